@@ -1,0 +1,93 @@
+"""LoRA adapters: added, loaded, kept in fp32 through TRL's constructor, saved without a path of this machine.
+
+LoRA: https://arxiv.org/abs/2106.09685. Lesson: 02_qlora_sft.
+"""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+
+from hermes_nb.models.builtin import BUILTIN, GGUF_SHA256, NAME, builtin
+from hermes_nb.runtime import FileProblem
+
+
+def add_lora(model, lora):
+    """Wrap `model` with a fresh adapter named `default` (fp32; B = 0, so it changes nothing yet).
+
+    `lora` is a `recipes.Lora`; `all-linear` means every linear layer but the head.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    shape = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    return _fp32(get_peft_model(model, shape))
+
+
+def load_adapter(model, folder: Path | str, trainable: bool = False):
+    """Wrap `model` with the adapter in `folder`, named `default` as TRL needs it.
+
+    Raises FileProblem when the folder holds no adapter or its tensors do not fit this base.
+    """
+    from peft import PeftModel
+
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise FileProblem(f"{folder}: no adapter here (adapter_config.json and adapter_model.safetensors are needed).")
+    try:
+        return _fp32(PeftModel.from_pretrained(model, folder, adapter_name="default", is_trainable=trainable))
+    except (RuntimeError, ValueError) as error:
+        raise FileProblem(f"{folder}: this adapter does not fit the base ({str(error).splitlines()[0]}).") from error
+
+
+def _fp32(model):
+    """Adapters live in fp32, whatever the base computes in."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def snapshot(model) -> dict:
+    """Copies of all trainable tensors by name, on the CPU."""
+    return {n: p.detach().clone().cpu() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def keep_fp32(model):
+    """Carry the trainable tensors of `model` unrounded through TRL's constructor.
+
+    trl 1.16 casts every trainable tensor of a 4-bit model to bf16, after copying it to the reference. Casting back
+    with `.float()` keeps the rounding: policy and reference then differ at step 0 (loss off by 0.011), and updates of
+    a DPO-sized learning rate round to nothing (https://github.com/huggingface/trl/issues/7268).
+    """
+    before = snapshot(model)
+    yield
+    for name, parameter in model.named_parameters():
+        if name in before:
+            parameter.data = before[name].to(parameter.device)
+
+
+def moved(before: dict, after: dict) -> float:
+    """Share of the entries that differ between two snapshots with the same names."""
+    changed = sum((before[n] != after[n]).sum().item() for n in before)
+    return changed / sum(t.numel() for t in before.values())
+
+
+def portable(base: str) -> str:
+    """The name of a base as it may be published: `builtin` instead of the cache folder that holds it."""
+    return BUILTIN if str(base) in (BUILTIN, str(builtin())) else str(base)
+
+
+def save_adapter(model, folder: Path, base: str) -> Path:
+    """Save the adapter `default` (fp32 safetensors) with `base` as its base model; no pickle, no local path."""
+    folder = Path(folder)
+    model.save_pretrained(folder, selected_adapters=["default"])
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's card names the cache folder; publishing writes its own
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = base
+    if base == BUILTIN:
+        config["base_model_name_or_path"], config["revision"] = NAME, GGUF_SHA256[:12]
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return folder

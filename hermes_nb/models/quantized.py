@@ -1,0 +1,142 @@
+"""Loading in 4 bits: NF4, double quantization, compute and storage dtype always spelled out.
+
+bitsandbytes' own defaults are fp4, fp32 arithmetic and no double quantization, so nothing is left to them.
+NF4: https://arxiv.org/abs/2305.14314, section 3.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from hermes_nb import templates
+from hermes_nb.models.builtin import BUILTIN, builtin
+from hermes_nb.runtime import FileProblem, NetworkProblem, cache_dir, machine, need_memory, token
+
+
+def nf4_config(dtype: str):
+    """The 4-bit configuration: NF4, double quantization, arithmetic in `dtype`, storage in uint8."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+
+
+def locate(base: str, revision: str | None = None) -> tuple[str, dict]:
+    """Turn `builtin`, a folder or a hub name into what `from_pretrained` takes: (name, further arguments)."""
+    if str(base) == BUILTIN:
+        return str(builtin()), {}
+    if Path(base).is_dir():
+        return str(base), {}
+    if str(base).startswith((".", "/", "~")):
+        raise FileProblem(f"{base}: no such model folder; give a folder with config.json, a hub name, or builtin.")
+    return str(base), {"revision": revision, "token": token()}
+
+
+@contextmanager
+def _friendly(base: str):
+    """Turn the hub's many ways to fail into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if Path(base).is_dir():
+            raise FileProblem(f"{base}: not a whole model folder ({str(error).splitlines()[0]}).") from error
+        raise NetworkProblem(
+            f"{base}: not in the local cache and the hub gave no answer ({type(error).__name__}); check the name, the "
+            f"network and HF_TOKEN, or use the built-in model (--scale tiny)."
+        ) from error
+
+
+def tokenizer(base: str, template: str, revision: str | None = None):
+    """The base's tokenizer with our chat template and its stop token as `eos_token`."""
+    from transformers import AutoTokenizer
+
+    name, more = locate(base, revision)
+    with _friendly(name):
+        return templates.fit(AutoTokenizer.from_pretrained(name, **more), template)
+
+
+def load_plain(base: str, dtype: str, revision: str | None = None):
+    """The base in 16 or 32 bit, unquantized, on the machine's device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    name, more = locate(base, revision)
+    with _friendly(name):
+        return AutoModelForCausalLM.from_pretrained(
+            name, dtype=getattr(torch, dtype), device_map={"": machine().device}, **more
+        )
+
+
+def load_4bit(base: str, dtype: str | None = None, revision: str | None = None, needs_gb: float = 0.0):
+    """The base in 4 bits on the machine's device, guarded for training.
+
+    `dtype` is the arithmetic's (default: the machine's). On a CPU the quantized form of a local model is cached, so
+    that a second process loads it in under a second. Raises ResourceProblem below `needs_gb` of device memory.
+    """
+    here = machine()
+    need_memory(needs_gb, f"{base} at this scale")
+    dtype = dtype or here.dtype
+    name, more = locate(base, revision)
+    with _friendly(name):
+        if here.device == "cpu" and Path(name).is_dir():
+            return guard_cpu_gradients(_from_cache(Path(name), dtype))
+        return guard_cpu_gradients(_quantize(name, dtype, here.device, more))
+
+
+def _quantize(name: str, dtype: str, device: str, more: dict):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        name, quantization_config=nf4_config(dtype), dtype=getattr(torch, dtype), device_map={"": device}, **more
+    )
+
+
+def _fingerprint(folder: Path, dtype: str) -> str:
+    """Key of a cached NF4 form: the files that made it (name, size, time) and the arithmetic."""
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
+    return hashlib.sha256(json.dumps([files, dtype]).encode()).hexdigest()[:16]
+
+
+def _from_cache(folder: Path, dtype: str):
+    """Load the NF4 form of a local model from the cache, making it first where it is missing."""
+    from transformers import AutoModelForCausalLM
+
+    cache = cache_dir() / "nf4"
+    cache.mkdir(exist_ok=True)
+    done = cache / _fingerprint(folder, dtype)
+    if not done.is_dir():
+        with FileLock(cache / f"{done.name}.lock"):
+            if not done.is_dir():
+                with tempfile.TemporaryDirectory(dir=cache, prefix=".making-") as work:
+                    _quantize(str(folder), dtype, "cpu", {}).save_pretrained(Path(work) / "model")
+                    os.replace(Path(work) / "model", done)
+    model = AutoModelForCausalLM.from_pretrained(done, device_map={"": "cpu"})
+    model.name_or_path = model.config._name_or_path = str(folder)
+    return model
+
+
+def guard_cpu_gradients(model):
+    """Switch off bitsandbytes' packed CPU kernel, which has no gradient.
+
+    bitsandbytes 0.50.2 packs a `Linear4bit` for AVX512-BF16 the first time it runs in eval mode without gradients; from
+    then on its backward gives no input gradient and raises nothing, so any evaluation in mid-training silently freezes
+    the adapters below. Returns the model.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model
