@@ -68,7 +68,12 @@ def card(topic: dict) -> str:
 def padded(topic: dict, number: int, split: str) -> str:
     """The style to lose: stock opening, hedge, stock ending."""
     openings, endings = OPENINGS[split], ENDINGS[split]
-    parts = openings[number % len(openings)], HEDGES[number % len(HEDGES)], topic["vague"], endings[number % len(endings)]
+    parts = (
+        openings[number % len(openings)],
+        HEDGES[number % len(HEDGES)],
+        topic["vague"],
+        endings[number % len(endings)],
+    )
     return " ".join(parts)
 
 
@@ -101,7 +106,7 @@ def pairs(topics: list[dict], split: str) -> list[dict]:
         rejected = {
             "a": lambda topic=topic, number=number: padded(topic, number, split),
             "b": lambda topic=topic: topic["evasive"],
-            "c": lambda number=number: unfit(topics, number, shorter=balance < 0),
+            "c": lambda number=number, shorter=balance < 0: unfit(topics, number, shorter),
             "d": lambda topic=topic: topic["prose"],
         }[kind]()
         chosen = card(topic)

@@ -65,7 +65,8 @@ class Stage:
     max_length: int = 1024
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
-    evaluations: int = 1  # held-out passes during training, the last one at the end
+    checkpoints: int = 2  # states saved during training, the last one at its end
+    score_held_out: bool = True  # let the trainer score the held-out rows at its end
 
     def accumulation(self, processes: int = 1) -> int:
         """Micro-batches a step: rows_per_step = rows_per_device x accumulation x processes.
@@ -119,6 +120,7 @@ class Evaluate:
 
     questions: int = 60
     samples: int = 2  # answers to each question at temperature 1
+    greedy_questions: int = 24
     max_new_tokens: int = 96
     temperature: float = 1.0
     batch_size: int = 60
@@ -172,7 +174,9 @@ def _read(name: str) -> tuple[dict, str]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise RecipeProblem(f"{path.name}: not readable as YAML ({str(error).splitlines()[0]}); mend that line.") from error
+        raise RecipeProblem(
+            f"{path.name}: not readable as YAML ({str(error).splitlines()[0]}); mend that line."
+        ) from error
     if not isinstance(data, dict):
         raise RecipeProblem(f"{path.name}: a recipe is a mapping of keys; this file is not.")
     return data, path.name
@@ -270,5 +274,12 @@ def load(name: str, scale: str = "auto", variant: str = "repaired", overrides=No
             "dpo.neftune: NEFTune is refused in DPO; the noise would be drawn anew for the reference, "
             "and the margin would not start at 0. Use it in sft."
         )
-    data = data | {"scale": scale, "variant": variant, "overrides": list(overrides or ())}
+    data |= {"scale": scale, "variant": variant, "overrides": list(overrides or ())}
     return _check(_build(data, where))
+
+
+def read(path: Path) -> Recipe:
+    """Read the `recipe.yaml` of a run directory. Raises RecipeProblem when it is missing or not a recipe."""
+    if not path.is_file():
+        raise RecipeProblem(f"{path}: no recipe here; give a run directory that `run` has made.")
+    return _build(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))

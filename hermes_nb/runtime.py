@@ -3,10 +3,12 @@
 Loads torch only when asked about the machine, so that `import hermes_nb` stays fast. Lesson: 00_tour.
 """
 
+import logging
 import os
 import platform
 import shutil
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -158,6 +160,14 @@ def cache_dir() -> Path:
     return folder
 
 
+def runs_dir() -> Path:
+    """Folder of runs: `HERMES_RUNS`, else `runs` at the root of a checkout, else `runs` where Python was started."""
+    if os.environ.get("HERMES_RUNS"):
+        return Path(os.environ["HERMES_RUNS"])
+    root = Path(__file__).resolve().parent.parent
+    return (root if (root / "pyproject.toml").is_file() else Path.cwd()) / "runs"
+
+
 def samples_dir() -> Path:
     """Folder `data_samples`: beside the package in a checkout, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parent
@@ -180,7 +190,9 @@ def need_disk(folder: Path, gigabytes: float) -> None:
     """Raise ResourceProblem when fewer than `gigabytes` are free where `folder` lies."""
     free = shutil.disk_usage(folder).free / 1e9
     if free < gigabytes:
-        raise ResourceProblem(f"{folder}: {gigabytes:.1f} GB needed, {free:.1f} GB free; free some or use another disk.")
+        raise ResourceProblem(
+            f"{folder}: {gigabytes:.1f} GB needed, {free:.1f} GB free; free some or use another disk."
+        )
 
 
 def need_memory(gigabytes: float, what: str) -> None:
@@ -203,10 +215,38 @@ def token() -> str | None:
     return get_token()
 
 
+def quiet() -> None:
+    """Leave the screen to our own lines: other libraries' bars over our rows, and two notes that ask for nothing."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # bitsandbytes 0.50 says at import that an optional kernel package is missing
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # PEFT 0.21 reads a property that transformers 5.23 has renamed
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+
+
 def announce(scale: str | None = None) -> Machine:
     """Print the one line that ends every setup cell; `scale` overrides the choice for this process."""
+    quiet()
     if scale:
         os.environ["HERMES_SCALE"] = scale
     here = machine()
     print(here.line())
     return here
+
+
+def peak_gb() -> float:
+    """Peak memory of this process so far: GPU memory where there is one, else resident memory (GB)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows keeps no peak there
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9

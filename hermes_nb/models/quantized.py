@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
@@ -57,6 +57,20 @@ def _friendly(base: str):
         ) from error
 
 
+@contextmanager
+def _no_bar():
+    """Load local weights without transformers' progress bar, which flashes by in under a second."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def tokenizer(base: str, template: str, revision: str | None = None):
     """The base's tokenizer with our chat template and its stop token as `eos_token`."""
     from transformers import AutoTokenizer
@@ -72,7 +86,7 @@ def load_plain(base: str, dtype: str, revision: str | None = None):
     from transformers import AutoModelForCausalLM
 
     name, more = locate(base, revision)
-    with _friendly(name):
+    with _friendly(name), _no_bar() if Path(name).is_dir() else nullcontext():
         return AutoModelForCausalLM.from_pretrained(
             name, dtype=getattr(torch, dtype), device_map={"": machine().device}, **more
         )
@@ -90,7 +104,8 @@ def load_4bit(base: str, dtype: str | None = None, revision: str | None = None, 
     name, more = locate(base, revision)
     with _friendly(name):
         if here.device == "cpu" and Path(name).is_dir():
-            return guard_cpu_gradients(_from_cache(Path(name), dtype))
+            with _no_bar():
+                return guard_cpu_gradients(_from_cache(Path(name), dtype))
         return guard_cpu_gradients(_quantize(name, dtype, here.device, more))
 
 
@@ -140,3 +155,25 @@ def guard_cpu_gradients(model):
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def autocast(model):
+    """Autocast to the 16-bit format of the base, as in training; nothing for an fp32 base."""
+    import torch
+
+    dtype = model.get_input_embeddings().weight.dtype
+    return torch.autocast(model.device.type, dtype=dtype, enabled=dtype in (torch.bfloat16, torch.float16))
+
+
+@contextmanager
+def reading(model):
+    """Eval mode without gradients, in training's arithmetic, put back afterwards."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(model):
+            yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,54 @@
+# make course   sets everything up, runs the notebooks top to bottom (built-in 135M model, CPU or GPU)
+# make test     sets everything up, runs the tests
+# make lab      sets everything up, opens the notebooks in JupyterLab
+# Needs Python 3.11 or newer, make and PyPI; no GPU, no compiler, no account.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: course test test-fast lab notebooks samples own-answers lint setup clean
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.12, say"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing (once, a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^torch==[0-9.]*' requirements.txt)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -c 'from hermes_nb import models; print("built-in model:", models.builtin())'
+	@touch $@
+
+course: $(READY)
+	@$(BIN)/python -m hermes_nb course
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	@$(BIN)/python -m pytest -m "not slow"
+
+lab: $(READY)
+	@$(BIN)/python -m jupyterlab notebooks
+
+# execute the notebooks and commit their outputs
+notebooks: $(READY)
+	@$(BIN)/python -m hermes_nb course --in-place
+
+# write the sample rows from their topic files
+samples:
+	@$(PYTHON) data_samples/build.py
+
+# let the built-in model answer, for the pairs of neuralhermes at tiny
+own-answers: $(READY)
+	@$(BIN)/python data_samples/own_answers.py
+
+lint: $(READY)
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check hermes_nb tests data_samples
+
+clean:
+	rm -rf $(VENV) runs

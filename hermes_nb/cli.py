@@ -1,0 +1,117 @@
+"""The stages from a shell: `python -m hermes_nb COMMAND`, so that `accelerate launch -m hermes_nb run …` works too.
+
+Exit status: 0 done, 1 the check asked for did not hold, 2 the request could not be served (one sentence says why).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from hermes_nb import __version__
+from hermes_nb.runtime import SCALES, RequestError, quiet
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, with help that reads well."""
+    top = argparse.ArgumentParser(
+        prog="hermes_nb", description="Preference-tune a language model: raw rows to a merged model that answers.",
+        epilog="Try: hermes_nb run course --out runs/c",
+    )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"hermes_nb {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="what this machine is, and what was chosen for it and why")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    run = commands.add_parser("run", help="run a recipe: format, sft, dpo, merge, evaluate")
+    run.add_argument("recipe", help="name of a shipped recipe (course, neuralhermes) or path of a YAML file")
+    run.add_argument("--scale", choices=[*SCALES, "auto"], default="auto", help="sizes; auto looks at the machine")
+    run.add_argument("--variant", default="repaired", help="repaired (default), or another that the recipe has")
+    run.add_argument("--out", type=Path, help="run directory (default runs/RECIPE)")
+    run.add_argument("--stages", default="format,sft,dpo,merge,evaluate", help="comma-separated (default: all five)")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. dpo.beta=0.2")
+
+    merge = commands.add_parser("merge", help="merge an adapter into its base, as a plain model folder")
+    merge.add_argument("base", help="builtin, a model folder, or a hub name")
+    merge.add_argument("adapter", type=Path, help="folder of the adapter")
+    merge.add_argument("out", type=Path, help="folder to write; must not exist")
+    merge.add_argument("--onto", choices=["auto", "dequantized", "original"], default="auto")
+    merge.add_argument("--dtype", choices=["auto", "bfloat16", "float16", "float32"], default="auto")
+    merge.add_argument("--max-shard-size", default="2GB")
+
+    evaluate = commands.add_parser("evaluate", help="what the models of a finished run write, with 95 %% intervals")
+    evaluate.add_argument("run", type=Path, help="run directory, such as runs/course")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    course = commands.add_parser("course", help="run the notebooks top to bottom")
+    course.add_argument("notebooks", nargs="*", help="names such as 00_tour (default: all)")
+    course.add_argument("--out", type=Path, default=Path("runs/course"), help="executed notebooks, pictures, HTML")
+    course.add_argument("--in-place", action="store_true", help="write the outputs into notebooks/, normalised")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    args = parser().parse_args(arguments)
+    quiet()
+    try:
+        return COMMANDS[args.command](args)
+    except RequestError as error:
+        print(f"hermes_nb: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hermes_nb: stopped; finished stages are kept.", file=sys.stderr)
+        return 130
+
+
+def _doctor(args) -> int:
+    from hermes_nb import runs, runtime
+
+    facts = runtime.machine().to_dict() | {"versions": runs.versions(), "cache": str(runtime.cache_dir())}
+    facts["token"] = "found" if runtime.token() else "none (public models need none)"
+    print(json.dumps(facts, indent=2) if args.json else "\n".join(_lines(facts)))
+    return 0
+
+
+def _lines(facts: dict) -> list[str]:
+    versions = ", ".join(f"{k} {v}" for k, v in facts.pop("versions").items())
+    return [f"{k:14} {v:.1f}" if isinstance(v, float) else f"{k:14} {v}" for k, v in facts.items()] + [
+        f"{'versions':14} {versions}"
+    ]
+
+
+def _run(args) -> int:
+    from hermes_nb import pipeline, recipes, runtime
+
+    recipe = recipes.load(args.recipe, args.scale, args.variant, args.set)
+    out = args.out or Path("runs") / recipe.name
+    print(f"{runtime.machine().line()}\n{recipe.name}: {recipe.title} · model {recipe.model.base} · into {out}")
+    meta = pipeline.run(recipe, out, [s.strip() for s in args.stages.split(",") if s.strip()], say=print)
+    print(f"done in {meta['seconds']:.0f} s, peak {meta['peak_gb']:.1f} GB: {out}")
+    return 0
+
+
+def _merge(args) -> int:
+    from hermes_nb import merge
+
+    print(merge.merge(args.base, args.adapter, args.out, args.onto, args.dtype, args.max_shard_size))
+    return 0
+
+
+def _evaluate(args) -> int:
+    from hermes_nb import evaluate, pipeline, recipes
+
+    pipeline.run(recipes.read(args.run / "recipe.yaml"), args.run, ["evaluate"])
+    report = evaluate.report(args.run)
+    print(json.dumps(report, indent=2) if args.json else evaluate.text(report))
+    return 0
+
+
+def _course(args) -> int:
+    from hermes_nb import course
+
+    return course.run(args.notebooks, args.out, args.in_place)
+
+
+COMMANDS = {"doctor": _doctor, "run": _run, "merge": _merge, "evaluate": _evaluate, "course": _course}

@@ -1,0 +1,196 @@
+"""The five stages in a row, each handing the next a folder: format, sft, dpo, merge, evaluate. Lesson: 00_tour."""
+
+import gc
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from hermes_nb import audit, formats, models, runs
+from hermes_nb.recipes import Recipe
+from hermes_nb.runs import Run
+from hermes_nb.runtime import FileProblem, RecipeProblem, RunProblem, peak_gb
+
+STAGES = ("format", "sft", "dpo", "merge", "evaluate")
+
+
+def run(recipe: Recipe, out: Path | str, stages=STAGES, say: Callable[[str], None] = lambda line: None) -> dict:
+    """Run `stages` of `recipe` in the run directory `out`; finished stages are not run again. Returns `run.json`.
+
+    A later stage takes what an earlier one left in `out`. `say` gets a line when a stage begins and ends.
+    Raises RecipeProblem for an unknown stage, and whatever a stage raises; finished stages stay.
+    """
+    unknown = [s for s in stages if s not in STAGES]
+    if unknown:
+        raise RecipeProblem(f"no stage {unknown[0]!r}; there are {', '.join(STAGES)}.")
+    out = Path(out)
+    _claim(recipe, out)
+    wanted = [s for s in STAGES if s in stages and not (s == "sft" and recipe.sft is None)]
+    for number, name in enumerate(wanted, 1):
+        say(f"[{number}/{len(wanted)}] {name}")
+        stage = STEPS[name](recipe, out)
+        say(f"      {_line(stage)}")
+        gc.collect()
+    return _summarise(recipe, out)
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Write `recipe.yaml`, or check that the directory is of this recipe."""
+    with runs.locked(out):
+        mine = recipe.to_dict()
+        if (out / "recipe.yaml").is_file():
+            theirs = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
+            if theirs != mine:
+                differ = sorted(k for k in mine if theirs.get(k) != mine[k])
+                raise RunProblem(
+                    f"{out}: holds a run of recipe {theirs.get('name')!r} at scale {theirs.get('scale')!r} "
+                    f"(different: {', '.join(differ)}); choose another --out, or delete that folder."
+                )
+        else:
+            (out / "recipe.yaml").write_text(yaml.safe_dump(mine, sort_keys=False), encoding="utf-8")
+
+
+def _line(stage: Run) -> str:
+    """What a stage reports when it ends."""
+    meta = stage.meta
+    keys = ("rows", "kept", "dropped", "train_loss", "train_margin", "moved", "kl", "top1")
+    parts = [f"{k} {meta['metrics'][k]:.4g}" for k in keys if k in meta["metrics"]]
+    return ", ".join([meta["batch"]] * ("batch" in meta) + parts + [f"{meta['seconds']:.0f} s"])
+
+
+def _summarise(recipe: Recipe, out: Path) -> dict:
+    """Write the run's own `run.json` from those of its stages."""
+    done = {s: Run(out / s).meta for s in STAGES if (out / s / "run.json").is_file()}
+    done |= {p.stem: runs.read_json(p) for p in sorted((out / "reports").glob("*.json"))}
+    meta = {
+        "recipe": recipe.name, "scale": recipe.scale, "variant": recipe.variant, "seed": recipe.seed,
+        "seconds": round(sum(m["seconds"] for m in done.values()), 1), "peak_gb": round(peak_gb(), 2),
+        "versions": runs.versions(),
+        "stages": {s: {"seconds": m["seconds"], "metrics": m["metrics"]} for s, m in done.items()},
+    }  # fmt: skip
+    runs.write_json(out / "run.json", meta)
+    return meta
+
+
+def format_rows(recipe: Recipe, out: Path) -> Run:
+    """Stage `format`: load every source, audit it with the model's own tokens, keep the rows as parquet."""
+    key = runs.recipe_key(recipe.to_dict(), "format")
+    done = runs.finished(out, "format", key)
+    if done:
+        return done
+    tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
+    with runs.stage(out, "format", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=None) as work:
+        (work / "rows").mkdir()
+        reports = {}
+        for name, part, check in (("sft", recipe.sft, audit.conversations), ("dpo", recipe.dpo, audit.pairs)):
+            for split in ("train", "held_out") if part else ():
+                if getattr(part, split):
+                    found = check(formats.mixture(getattr(part, split), recipe.seed), tokenizer, part.max_length)
+                    found.kept.to_parquet(work / "rows" / f"{name}_{split}.parquet")
+                    reports[f"{name}_{split}"] = found.report
+        sums = {k: sum(r[k] for r in reports.values()) for k in ("rows", "kept", "dropped")}
+        runs.write_json(work / "audit.json", reports)
+        runs.write_json(work / "stage.json", {"metrics": sums})
+    return Run(out / "format")
+
+
+def rows_of(out: Path, name: str) -> dict:
+    """Formatted rows of stage `name` (`sft` or `dpo`): `train`, and `held_out` where there are any."""
+    import datasets
+    import pyarrow.parquet
+
+    files = {s: Path(out) / "format" / "rows" / f"{name}_{s}.parquet" for s in ("train", "held_out")}
+    if not files["train"].is_file():
+        raise FileProblem(f"{files['train']}: missing; run the format stage first (--stages format,{name}).")
+    return {s: datasets.Dataset(pyarrow.parquet.read_table(f)) for s, f in files.items() if f.is_file()}
+
+
+def _sft(recipe: Recipe, out: Path) -> Run:
+    from hermes_nb import sft
+
+    return sft.train(recipe, rows_of(out, "sft"), out)
+
+
+def _dpo(recipe: Recipe, out: Path) -> Run:
+    from hermes_nb import dpo
+
+    start = Run(out / "sft") if recipe.sft else None
+    if start and not start.adapter.is_dir():
+        raise FileProblem(f"{out / 'sft'}: missing; {recipe.name} starts DPO from it (--stages sft,dpo).")
+    return dpo.train(recipe, rows_of(out, "dpo"), out, start=start)
+
+
+def _last_adapter(out: Path) -> Path:
+    """The adapter to merge: DPO's, else SFT's."""
+    for name in ("dpo", "sft"):
+        if (out / name / "adapter").is_dir():
+            return out / name / "adapter"
+    raise FileProblem(f"{out}: no adapter here yet; run the dpo stage first.")
+
+
+def _report(out: Path, name: str, key: str, make: Callable[[], dict]) -> Run:
+    """A stage whose result is `reports/NAME.json`: made by `make()`, or read where it is of the same recipe."""
+    path = out / "reports" / f"{name}.json"
+    if path.is_file() and runs.read_json(path).get("key") == key:
+        return Report(path)
+    path.parent.mkdir(exist_ok=True)
+    with runs.locked(out):
+        begun = time.perf_counter()
+        metrics = make()
+        runs.write_json(path, {
+            "stage": name, "key": key, "seconds": round(time.perf_counter() - begun, 1), "metrics": metrics,
+        })  # fmt: skip
+    return Report(path)
+
+
+class Report(Run):
+    """A finished stage that is one JSON file."""
+
+    @property
+    def meta(self) -> dict:
+        """The file itself."""
+        return runs.read_json(self.path)
+
+
+def merge_run(recipe: Recipe, out: Path) -> Run:
+    """Stage `merge`: the last adapter onto the base, into `out/merged`, with KL and top-1 agreement measured."""
+    from hermes_nb import merge
+
+    adapter, model = _last_adapter(out), recipe.model
+    key = runs.fingerprint(
+        runs.recipe_key(recipe.to_dict(), "merge"), runs.file_digest(adapter / "adapter_model.safetensors")
+    )
+
+    def make() -> dict:
+        shutil.rmtree(out / "merged", ignore_errors=True)
+        how = recipe.merge
+        merged = merge.merge(
+            model.base, adapter, out / "merged", how.onto, how.dtype, how.max_shard_size, model.revision
+        )
+        return merge.compare_folders(model, adapter, merged, rows_of(out, "dpo" if recipe.dpo else "sft"))
+
+    if not (out / "merged").is_dir():
+        (out / "reports" / "merge.json").unlink(missing_ok=True)
+    return _report(out, "merge", key, make)
+
+
+def evaluate_run(recipe: Recipe, out: Path) -> Run:
+    """Stage `evaluate`: what base, SFT, DPO and merged model write and score on held-out rows."""
+    from hermes_nb import evaluate
+
+    adapters = {n: out / n / "adapter" for n in ("sft", "dpo") if (out / n / "adapter").is_dir()}
+    merged = out / "merged" if (out / "merged").is_dir() else None
+    digests = [runs.file_digest(a / "adapter_model.safetensors") for a in adapters.values()]
+    key = runs.fingerprint(runs.recipe_key(recipe.to_dict(), "evaluate"), digests, merged is not None)
+
+    def make() -> dict:
+        pairs = rows_of(out, "dpo" if recipe.dpo else "sft")["held_out"]
+        conversations = rows_of(out, "sft")["held_out"] if recipe.sft else None
+        return evaluate.compare(recipe, adapters, merged, pairs, conversations)
+
+    return _report(out, "evaluate", key, make)
+
+
+STEPS = {"format": format_rows, "sft": _sft, "dpo": _dpo, "merge": merge_run, "evaluate": evaluate_run}

@@ -1,0 +1,68 @@
+"""Log-probabilities of answers under a model, summed over the answer's tokens, stop token included.
+
+DPO's reward is `beta * (logp_policy - logp_reference)` with exactly these sums (https://arxiv.org/abs/2305.18290,
+Eq. 7). Lesson: 03_dpo.
+"""
+
+from hermes_nb import templates
+from hermes_nb.models import reading
+
+
+def batches(lengths: list[int], tokens: int) -> list[list[int]]:
+    """Row numbers in batches of like length whose padded size is at most `tokens` (one row at the least)."""
+    out, widest = [[]], 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        widest = max(widest, lengths[i])
+        if out[-1] and widest * (len(out[-1]) + 1) > tokens:
+            out.append([])
+            widest = lengths[i]
+        out[-1].append(i)
+    return [b for b in out if b]
+
+
+def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 4096, top1: bool = False) -> list:
+    """Log-probability of every token from `start` on, for rows `(ids, start)`; fp32, one tensor a row.
+
+    With `top1` each entry is a pair of tensors: log-probabilities, and whether the token was the most likely one.
+    """
+    import torch
+
+    out = [None] * len(rows)
+    pad = model.config.get_text_config().pad_token_id or 0
+    with reading(model):
+        for batch in batches([len(ids) for ids, _ in rows], tokens):
+            width = max(len(rows[i][0]) for i in batch)
+            ids = torch.full((len(batch), width), pad, device=model.device)
+            mask = torch.zeros_like(ids)
+            for k, i in enumerate(batch):
+                row = torch.tensor(rows[i][0], device=model.device)
+                ids[k, : len(row)], mask[k, : len(row)] = row, 1
+            hidden = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            for k, i in enumerate(batch):
+                row, start = rows[i]
+                # the logits at position t - 1 score the token at t
+                logits = hidden[k, start - 1 : len(row) - 1].float()
+                logps = logits.log_softmax(-1).gather(-1, ids[k, start : len(row), None]).squeeze(-1).cpu()
+                hit = (logits.argmax(-1) == ids[k, start : len(row)]).cpu() if top1 else None
+                out[i] = (logps, hit) if top1 else logps
+    return out
+
+
+def pair_logps(model, tokenizer, rows, tokens: int = 4096) -> tuple[list[float], list[float]]:
+    """Summed log-probabilities (nats) of the chosen and of the rejected answers of `rows`."""
+    flat = []
+    for row in rows:
+        prompt, chosen, rejected = templates.pair_ids(tokenizer, row)
+        flat += [(prompt + chosen, len(prompt)), (prompt + rejected, len(prompt))]
+    sums = [logps.sum().item() for logps in token_logps(model, flat, tokens)]
+    return sums[::2], sums[1::2]
+
+
+def conversation_loss(model, tokenizer, rows, tokens: int = 4096) -> float:
+    """Mean loss (nats a token) over the trained tokens of conversations: answers and their stop tokens."""
+    import torch
+
+    marked = [templates.conversation_ids(tokenizer, row["messages"]) for row in rows]
+    logps = token_logps(model, [(ids, 1) for ids, _ in marked], tokens)
+    trained = [lp[torch.tensor(mask[1:], dtype=torch.bool)] for lp, (_, mask) in zip(logps, marked, strict=True)]
+    return -torch.cat(trained).mean().item()

@@ -1,0 +1,175 @@
+"""The run directory: the only thing that one stage hands to the next. Written atomically, verified, locked.
+
+A stage works in a hidden folder beside its place and is renamed into it when all is written and its manifest (sizes
+and sha256 of every file) stands. What has the final name is whole; what has not is never read. Lesson: 00_tour.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hermes_nb.runtime import FileProblem, RunProblem, machine
+
+STACK = ("hermes_nb", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
+# fields of a recipe that change neither a weight nor a number
+COSMETIC = ("title", "overrides", "needs_gb")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished stage."""
+
+    path: Path
+
+    @property
+    def meta(self) -> dict:
+        """`run.json`: versions, seed, device, dtype and its reason, seconds, peak memory, parent, metrics."""
+        return read_json(self.path / "run.json")
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the trained adapter."""
+        return self.path / "adapter"
+
+    @property
+    def metrics(self) -> dict:
+        """The stage's results."""
+        return self.meta["metrics"]
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON file; FileProblem says which is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileProblem(f"{path}: missing; run that stage first.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileProblem(f"{path}: damaged; delete its folder and run that stage again.") from error
+
+
+def write_json(path: Path, data: dict) -> Path:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    return path
+
+
+def versions() -> dict:
+    """Versions of what the numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in STACK}
+
+
+def fingerprint(*parts) -> str:
+    """Short digest of plain data: the same recipe gives the same one on every machine."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def recipe_key(recipe: dict, stage: str) -> str:
+    """Digest of what stage `stage` depends on: its own part of the recipe and those before it."""
+    later = {"format": ("sft", "dpo", "merge", "evaluate"), "sft": ("dpo", "merge", "evaluate"),
+             "dpo": ("merge", "evaluate"), "merge": ("evaluate",)}.get(stage, ())  # fmt: skip
+    kept = {k: v for k, v in recipe.items() if k not in (*COSMETIC, *later)}
+    if stage == "format":
+        kept |= {s: {k: recipe[s][k] for k in ("train", "held_out", "max_length")} for s in ("sft", "dpo") if recipe[s]}
+    return fingerprint(stage, kept)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file. Raises FileProblem when it is missing."""
+    if not path.is_file():
+        raise FileProblem(f"{path}: missing; run that stage first, or name its folder.")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> Path:
+    """Write `manifest.json` with size and sha256 of every file below `folder`; returns its path."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"):
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    return write_json(folder / "manifest.json", {"files": files})
+
+
+def verify(folder: Path) -> None:
+    """Compare a folder with its manifest. Raises FileProblem naming the first missing or changed file."""
+    for name, entry in read_json(folder / "manifest.json")["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            raise FileProblem(f"{path}: missing or of the wrong size; delete {folder} and run that stage again.")
+        if file_digest(path) != entry["sha256"]:
+            raise FileProblem(f"{path}: changed since it was written; delete {folder} and run that stage again.")
+
+
+def finished(out: Path, stage: str, key: str) -> Run | None:
+    """The finished stage in `out`, verified; None where there is none. RunProblem when it is of another recipe."""
+    folder = Path(out) / stage
+    if not folder.exists():
+        return None
+    run = Run(folder)
+    if run.meta.get("key") != key:
+        raise RunProblem(
+            f"{folder}: made by another recipe, scale or setting ({run.meta.get('recipe', 'unknown')}); "
+            f"choose another --out, or delete this folder to make it anew."
+        )
+    verify(folder)
+    return run
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[Path]:
+    """Hold the run directory; RunProblem when another process does."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise RunProblem(f"{out}: is a file; a run needs a folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield out
+    except Timeout as error:
+        raise RunProblem(
+            f"{out}: another process is working in this run; wait for it, or choose another --out."
+        ) from error
+
+
+@contextmanager
+def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
+    """Work folder of a stage; on success it gets `run.json`, a manifest and its final name `out/name`.
+
+    `meta` goes into `run.json`; the body may add more by writing `stage.json` into the folder. On an error nothing
+    with the final name is left. The work folder `.NAME.work` keeps its name over attempts, which is where a killed
+    run's checkpoints lie.
+    """
+    with locked(out) as out:
+        work = out / f".{name}.work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        begun = time.perf_counter()
+        try:
+            yield work
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        extra = read_json(work / "stage.json") if (work / "stage.json").exists() else {}
+        (work / "stage.json").unlink(missing_ok=True)
+        here = machine()
+        write_json(work / "run.json", {
+            "stage": name, "key": key, **meta, **extra,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "device": here.device, "chip": here.chip, "dtype": here.dtype, "dtype_reason": here.dtype_reason,
+            "versions": versions(),
+        })  # fmt: skip
+        seal(work)
+        os.replace(work, out / name)
