@@ -9,8 +9,8 @@ import importlib
 __version__ = "0.1.0"
 
 MODULES = (
-    "runtime", "recipes", "templates", "models", "formats", "runs", "history", "training", "reference", "audit",
-    "generate", "sft", "dpo", "evaluate", "plots", "merge", "widgets", "pipeline", "course", "cli",
+    "errors", "runtime", "recipes", "templates", "models", "formats", "runs", "history", "training", "reference",
+    "audit", "generate", "sft", "dpo", "evaluate", "plots", "merge", "widgets", "pipeline", "course", "cli",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hermes_nb import templates
-from hermes_nb.runtime import DataProblem
+from hermes_nb.errors import DataProblem
 
 REASONS = {
     "empty prompt": "no text to answer",

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from hermes_nb import __version__
-from hermes_nb.runtime import SCALES, RequestError, quiet
+from hermes_nb.errors import RequestError
+from hermes_nb.runtime import SCALES, quiet
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from hermes_nb.runtime import FileProblem
+from hermes_nb.errors import FileProblem
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

@@ -11,9 +11,10 @@ from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
 from hermes_nb import models, runs, training
+from hermes_nb.errors import RecipeProblem, TrainingProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
-from hermes_nb.runtime import RecipeProblem, TrainingProblem, machine
+from hermes_nb.runtime import machine
 
 TOLERANCE = 1e-6
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hermes_nb import generate, models, reference, runs
 from hermes_nb.generate import Answer
-from hermes_nb.runtime import machine
 
 CARD = re.compile(r"Short answer: [^\n]+\nWhy: [^\n]+\nTry this: [^\n]+")
 STOCK_OPENING = re.compile(r"[A-Z][^.?!\n]{3,70}!")  # "Great question!": the first sentence is an exclamation
@@ -149,7 +148,7 @@ def compare(recipe, adapters: dict, merged, pairs, conversations=None) -> dict:
             out[name], start = _score(model, tokenizer, recipe, pairs, conversations, start if name == "dpo" else None)
     if merged is not None:
         del model
-        plain = models.load_plain(str(merged), machine().dtype)
+        plain = models.load_plain(str(merged), models.saved_dtype(merged))
         out["merged"], _ = _score(plain, tokenizer, recipe, pairs, conversations, None)
     return out
 

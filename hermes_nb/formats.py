@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hermes_nb.runtime import DataProblem, NetworkProblem, find_file, token
+from hermes_nb.errors import DataProblem, NetworkProblem
+from hermes_nb.runtime import find_file, token
 
 
 def _message(role: str, content) -> dict:

@@ -7,7 +7,7 @@ Names are the course's: `reward_chosen`, `reward_rejected`, `margin`, `accuracy`
 import json
 from pathlib import Path
 
-from hermes_nb.runtime import FileProblem
+from hermes_nb.errors import FileProblem
 
 # what TRL and transformers call them -> what we call them
 NAMES = {

@@ -9,9 +9,10 @@ from pathlib import Path
 import yaml
 
 from hermes_nb import audit, formats, models, runs
+from hermes_nb.errors import FileProblem, RecipeProblem, RunProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
-from hermes_nb.runtime import FileProblem, RecipeProblem, RunProblem, peak_gb
+from hermes_nb.runtime import peak_gb
 
 STAGES = ("format", "sft", "dpo", "merge", "evaluate")
 
@@ -57,7 +58,7 @@ def _line(stage: Run) -> str:
     meta = stage.meta
     keys = ("rows", "kept", "dropped", "train_loss", "train_margin", "moved", "kl", "top1")
     parts = [f"{k} {meta['metrics'][k]:.4g}" for k in keys if k in meta["metrics"]]
-    return ", ".join([meta["batch"]] * ("batch" in meta) + parts + [f"{meta['seconds']:.0f} s"])
+    return ", ".join([*([meta["batch"]] if "batch" in meta else []), *parts, f"{meta['seconds']:.0f} s"])
 
 
 def _summarise(recipe: Recipe, out: Path) -> dict:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hermes_nb.runtime import FileProblem, RunProblem, machine
+from hermes_nb.errors import FileProblem, RunProblem
+from hermes_nb.runtime import machine
 
 STACK = ("hermes_nb", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 # fields of a recipe that change neither a weight nor a number
@@ -58,9 +59,10 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, data: dict) -> Path:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     part = path.with_name(f".{path.name}.part")
     with open(part, "w", encoding="utf-8") as file:
-        file.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

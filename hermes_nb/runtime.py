@@ -1,4 +1,4 @@
-"""Where am I: machine, scale, number format with its reason, folders, token, and errors that teach.
+"""Where am I: machine, scale, number format with its reason, folders and token.
 
 Loads torch only when asked about the machine, so that `import hermes_nb` stays fast. Lesson: 00_tour.
 """
@@ -13,39 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from hermes_nb.errors import FileProblem, RecipeProblem, ResourceProblem
+
 SCALES = ("tiny", "t4", "a100")
-
-
-class RequestError(Exception):
-    """The request cannot be served; the message says what, where and the next step (exit status 2)."""
-
-
-class FileProblem(RequestError):
-    """A file or folder is missing, unreadable or damaged."""
-
-
-class DataProblem(RequestError):
-    """Rows do not have the columns or values that their schema promises."""
-
-
-class RecipeProblem(RequestError):
-    """A recipe, a scale or an override is unknown, mistyped or impossible."""
-
-
-class NetworkProblem(RequestError):
-    """Something must be fetched and no network (or no such thing) is there."""
-
-
-class ResourceProblem(RequestError):
-    """The machine is too small for what was asked."""
-
-
-class RunProblem(RequestError):
-    """A run directory is busy, damaged, or belongs to another recipe."""
-
-
-class TrainingProblem(RequestError):
-    """Training must not start or must not go on: a promise about the numbers does not hold."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hermes_nb import models, runs, training
+from hermes_nb.errors import RecipeProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
-from hermes_nb.runtime import RecipeProblem, machine
+from hermes_nb.runtime import machine
 
 
 def train(recipe: Recipe, rows, out: Path | str, watch: training.Watch | None = None, model=None) -> Run:

@@ -6,7 +6,7 @@ trains that newline as the end of every answer. Lessons: 00_tour, 01_preference_
 
 from pathlib import Path
 
-from hermes_nb.runtime import RecipeProblem
+from hermes_nb.errors import RecipeProblem
 
 STOP = {"chatml": "<|im_end|>", "zephyr": "</s>"}
 

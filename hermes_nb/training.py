@@ -12,8 +12,9 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
 from hermes_nb import history, models, runs
+from hermes_nb.errors import DataProblem, TrainingProblem
 from hermes_nb.recipes import Stage
-from hermes_nb.runtime import DataProblem, Machine, TrainingProblem, peak_gb
+from hermes_nb.runtime import Machine, peak_gb
 
 # called with the tidy rows so far, the step and the number of steps
 Watch = Callable[[list[dict], int, int], None]

@@ -12,13 +12,23 @@ from hermes_nb.models.adapters import (
     snapshot,
 )
 from hermes_nb.models.builtin import BUILTIN, builtin
-from hermes_nb.models.quantized import guard_cpu_gradients, load_4bit, load_plain, nf4_config, reading, tokenizer
+from hermes_nb.models.quantized import (
+    dequantize,
+    guard_cpu_gradients,
+    load_4bit,
+    load_plain,
+    nf4_config,
+    reading,
+    saved_dtype,
+    tokenizer,
+)
 
 __all__ = [
     "BUILTIN",
     "active",
     "add_lora",
     "builtin",
+    "dequantize",
     "guard_cpu_gradients",
     "keep_fp32",
     "load_4bit",
@@ -30,6 +40,7 @@ __all__ = [
     "portable",
     "reading",
     "save_adapter",
+    "saved_dtype",
     "snapshot",
     "tokenizer",
 ]

@@ -7,8 +7,8 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+from hermes_nb.errors import FileProblem
 from hermes_nb.models.builtin import BUILTIN, GGUF_SHA256, NAME, builtin
-from hermes_nb.runtime import FileProblem
 
 
 def add_lora(model, lora):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from hermes_nb.runtime import FileProblem, NetworkProblem, cache_dir, need_disk
+from hermes_nb.errors import FileProblem, NetworkProblem
+from hermes_nb.runtime import cache_dir, need_disk
 
 BUILTIN = "builtin"
 NAME = "SmolLM2-135M-Instruct"

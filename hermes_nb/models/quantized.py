@@ -14,8 +14,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from hermes_nb import templates
+from hermes_nb.errors import FileProblem, NetworkProblem
 from hermes_nb.models.builtin import BUILTIN, builtin
-from hermes_nb.runtime import FileProblem, NetworkProblem, cache_dir, machine, need_memory, token
+from hermes_nb.runtime import cache_dir, machine, need_memory, token
 
 
 def nf4_config(dtype: str):
@@ -155,6 +156,24 @@ def guard_cpu_gradients(model):
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def dequantize(model, dtype: str):
+    """The NF4 model as a plain one, in place: the very weights that training computed with, in `dtype`.
+
+    transformers 5.23 remembers how a pre-quantized model was read and wants to reverse it on saving, which for
+    bitsandbytes it cannot (a bare NotImplementedError); a plain model needs no such memory.
+    """
+    import torch
+
+    plain = model.dequantize(dtype=getattr(torch, dtype))
+    plain._weight_conversions = None
+    return plain
+
+
+def saved_dtype(folder) -> str:
+    """The number format that a model folder says it was saved in."""
+    return json.loads((Path(folder) / "config.json").read_text())["dtype"]
 
 
 def autocast(model):

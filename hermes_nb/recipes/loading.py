@@ -1,157 +1,16 @@
-"""A run as data: one YAML per published system, three scales, strict keys.
+"""From YAML to a recipe: the block of its scale laid over it, then the overrides, every key checked."""
 
-A recipe is read from `published/NAME.yaml` (or a path), the block of its scale is laid over it, then the overrides,
-and the result becomes frozen dataclasses. Scales change sizes, never the path through the code. Lesson: 00_tour.
-"""
-
-import dataclasses
 import difflib
 from pathlib import Path
 
 import pydantic
 import yaml
-from pydantic.dataclasses import dataclass
 
-from hermes_nb.runtime import SCALES, RecipeProblem, machine
+from hermes_nb.errors import RecipeProblem
+from hermes_nb.recipes.shape import Dpo, Evaluate, Lora, Merge, Model, Recipe, Sft, Source
+from hermes_nb.runtime import SCALES, machine
 
-PUBLISHED = Path(__file__).parent / "published"
-STRICT = pydantic.ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True, config=STRICT)
-class Source:
-    """Rows of one source: a file of that schema, or the hub's data set when `path` is empty."""
-
-    source: str
-    path: str | None = None
-    split: str = "train"
-    limit: int | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class Model:
-    """The base model and its chat template; `revision` pins a hub model to a commit."""
-
-    base: str = "builtin"
-    revision: str | None = None
-    template: str = "chatml"
-
-
-@dataclass(frozen=True, config=STRICT)
-class Lora:
-    """Adapter shape; targets are all linear layers but the head unless named."""
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: tuple[str, ...] | str = "all-linear"
-
-
-@dataclass(frozen=True, config=STRICT)
-class Stage:
-    """What SFT and DPO share. `rows_per_step` is the global batch and stays when its parts change."""
-
-    train: tuple[Source, ...]
-    held_out: tuple[Source, ...] = ()
-    learning_rate: float = 1e-4
-    schedule: str = "cosine"
-    warmup: float = 0.1  # share of the steps
-    optimizer: str = "adamw_torch"
-    weight_decay: float = 0.0
-    rows_per_step: int = 16
-    rows_per_device: int = 4
-    epochs: float = 1.0
-    max_steps: int = -1
-    max_length: int = 1024
-    max_grad_norm: float = 1.0
-    gradient_checkpointing: bool = True
-    checkpoints: int = 2  # states saved during training, the last one at its end
-    score_held_out: bool = True  # let the trainer score the held-out rows at its end
-
-    def accumulation(self, processes: int = 1) -> int:
-        """Micro-batches a step: rows_per_step = rows_per_device x accumulation x processes.
-
-        Raises RecipeProblem when the global batch cannot be kept with these parts.
-        """
-        at_once = self.rows_per_device * processes
-        if self.rows_per_step % at_once:
-            raise RecipeProblem(
-                f"rows_per_step {self.rows_per_step} is not a multiple of rows_per_device {self.rows_per_device} x "
-                f"{processes} process(es); choose a divisor, so that the global batch stays what the recipe says."
-            )
-        return self.rows_per_step // at_once
-
-    def batch_line(self, processes: int = 1) -> str:
-        """The global batch and its parts in words."""
-        return (
-            f"{self.rows_per_step} rows a step = {self.rows_per_device} per device x "
-            f"{self.accumulation(processes)} accumulated x {processes} process(es)"
-        )
-
-
-@dataclass(frozen=True, config=STRICT)
-class Sft(Stage):
-    """Supervised fine-tuning; `neftune` is the noise of https://arxiv.org/abs/2310.05914 (0: none)."""
-
-    neftune: float = 0.0
-
-
-@dataclass(frozen=True, config=STRICT)
-class Dpo(Stage):
-    """Direct preference optimization, https://arxiv.org/abs/2305.18290; `beta` of its Eq. 7."""
-
-    beta: float = 0.1
-    loss: tuple[str, ...] = ("sigmoid",)
-    loss_weights: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, config=STRICT)
-class Merge:
-    """What the adapter is merged onto, and in which number format it is saved."""
-
-    onto: str = "auto"
-    dtype: str = "auto"
-    max_shard_size: str = "2GB"
-
-
-@dataclass(frozen=True, config=STRICT)
-class Evaluate:
-    """How many questions are answered, and how."""
-
-    questions: int = 60
-    samples: int = 2  # answers to each question at temperature 1
-    greedy_questions: int = 24
-    max_new_tokens: int = 96
-    temperature: float = 1.0
-    batch_size: int = 60
-    plain_questions: int = 0  # questions without a system prompt whose answers must end by themselves
-
-
-@dataclass(frozen=True, config=STRICT)
-class Recipe:
-    """One run, wholly described; `scale` and `variant` say which of its forms this is."""
-
-    name: str
-    title: str
-    scale: str
-    variant: str
-    model: Model
-    lora: Lora = Lora()
-    sft: Sft | None = None
-    dpo: Dpo | None = None
-    merge: Merge = Merge()
-    evaluate: Evaluate = Evaluate()
-    seed: int = 0
-    needs_gb: float = 4.0
-    overrides: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict:
-        """Plain data, as it is written to `recipe.yaml`."""
-        return dataclasses.asdict(self, dict_factory=lambda pairs: {k: _plain(v) for k, v in pairs})
-
-
-def _plain(value):
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+PUBLISHED = Path(__file__).parent.parent / "published"
 
 
 def names() -> list[str]:

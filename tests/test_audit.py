@@ -1,0 +1,96 @@
+"""Run alone: python -m pytest tests/test_audit.py"""
+
+import datasets
+import pytest
+
+from hermes_nb import audit, models
+from hermes_nb.errors import DataProblem
+
+
+@pytest.fixture
+def tokenizer(tiny_base):
+    return models.tokenizer(tiny_base, "chatml")
+
+
+def pair(prompt="what is rain", chosen="short answer", rejected="one line about bread", role="user"):
+    return {
+        "prompt": [{"role": role, "content": prompt}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+
+
+def of(*rows):
+    return datasets.Dataset.from_list([r | {"source": "here", "row": i} for i, r in enumerate(rows)])
+
+
+FAULTS = {
+    "empty prompt": pair(prompt="  "),
+    "empty answer": pair(rejected=""),
+    "identical answers": pair(chosen="same", rejected="same "),
+    "roles": pair(role="assistant"),
+    "prompt too long": pair(prompt="question " * 60),
+    "stop token cut": pair(chosen="answer " * 60),
+}
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_each_fault_is_found_by_name(reason, tokenizer):
+    """TRL trains on an answer without its stop token and drops a long prompt, both without a word."""
+    prompt_fault = reason == "empty prompt"
+    rows = of(pair(), FAULTS[reason])
+    found = audit.pairs(rows, tokenizer, max_length=48)
+    if prompt_fault:
+        assert found.report["reasons"] == {"empty prompt": 1}
+    assert found.report["reasons"] == {reason: 1}
+    assert found.report["dropped_rows"] == [{"source": "here", "row": 1, "reason": reason}]
+
+
+def test_rows_in_are_kept_plus_dropped(tokenizer):
+    """No row leaves silently."""
+    rows = of(pair(), *FAULTS.values(), pair(chosen="other"))
+    found = audit.pairs(rows, tokenizer, max_length=48)
+    assert len(found.kept) + len(found.dropped) == len(rows) == found.report["rows"]
+    assert list(found.kept["row"]) == [0, len(rows) - 1]
+    assert "8 rows in, 2 kept, 6 dropped" in found.line()
+
+
+def test_clean_rows_raise_nothing(tokenizer, rows):
+    """An audit that cries at good rows is switched off."""
+    assert audit.pairs(rows["dpo"], tokenizer, 128, strict=True).report["dropped"] == 0
+    assert audit.conversations(rows["sft"], tokenizer, 128, strict=True).report["dropped"] == 0
+
+
+def test_strict_raises_at_the_first_fault_with_its_row(tokenizer):
+    """In a pipeline a fault must stop the run, not shrink the data."""
+    with pytest.raises(DataProblem, match="here, row 1: empty answer"):
+        audit.pairs(of(pair(), FAULTS["empty answer"]), tokenizer, strict=True)
+
+
+def test_the_limit_is_exact(tokenizer):
+    """A row of exactly max_length tokens keeps its stop token; one token less loses it."""
+    from hermes_nb import templates
+
+    row = pair()
+    prompt, chosen, rejected = templates.pair_ids(tokenizer, row)
+    length = len(prompt) + max(len(chosen), len(rejected))
+    assert audit.pairs(of(row), tokenizer, length).report["kept"] == 1
+    assert audit.pairs(of(row), tokenizer, length - 1).report["reasons"] == {"stop token cut": 1}
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([("user", "q"), ("assistant", "a"), ("user", "q")], "roles"),
+        ([("user", "q"), ("user", "q"), ("assistant", "a")], "roles"),
+        ([("user", "q"), ("assistant", "")], "empty answer"),
+        ([("user", ""), ("assistant", "a")], "empty prompt"),
+        ([("user", "q"), ("assistant", "answer " * 60)], "stop token cut"),
+        ([("user", "question " * 60), ("assistant", "a")], "prompt too long"),
+        ([("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "q"), ("assistant", "a")], None),
+    ],
+)
+def test_conversations_are_held_to_the_same(messages, reason, tokenizer):
+    """A conversation that ends with the user trains nothing; one with empty turns trains nonsense."""
+    row = {"messages": [{"role": r, "content": c} for r, c in messages]}
+    assert audit.conversations(of(row), tokenizer, 48).report["reasons"] == ({reason: 1} if reason else {})

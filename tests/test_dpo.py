@@ -1,0 +1,109 @@
+"""Run alone: python -m pytest tests/test_dpo.py"""
+
+import math
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from hermes_nb import dpo, history, models, sft
+from hermes_nb.errors import DataProblem, FileProblem, RecipeProblem, RunProblem, TrainingProblem
+
+SILENT = lambda *a: None  # noqa: E731
+
+
+@pytest.fixture
+def start(recipe, rows, tmp_path):
+    hot = replace(recipe, sft=replace(recipe.sft, learning_rate=0.05))
+    return sft.train(hot, rows["sft"], tmp_path / "start", watch=SILENT)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_step_0_is_proved_for_both_kinds_of_reference(fresh, recipe, rows, start, tmp_path):
+    """From an SFT adapter the reference is its copy; from nothing it is the base with the adapter off."""
+    run = dpo.train(recipe, rows["dpo"], tmp_path, start=None if fresh else start, watch=SILENT)
+    table = history.load(run.path)
+    assert history.series(table, "loss")[1] == pytest.approx(math.log(2), abs=1e-4)  # the trainer logs four digits
+    assert history.series(table, "margin")[1] == 0.0
+    assert history.series(table, "accuracy")[1] == 0.0  # strict >, so 0 and not one half
+    assert run.metrics["moved"] > 0.99 if not fresh else run.metrics["moved"] > 0.4
+    assert (run.meta["parent"] is None) == fresh
+    assert {p.name for p in run.adapter.iterdir()} >= {"adapter_model.safetensors", "tokenizer.json"}
+    assert not (run.adapter / "ref").exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "rewards", "refused"),
+    [
+        (math.log(2), {"chosen": 0.0, "rejected": 0.0, "margins": 0.0}, False),
+        (math.log(2) + 2e-9, {"chosen": 0.0, "rejected": 0.0, "margins": 0.0}, False),
+        (math.log(2) + 0.011, {"chosen": 0.0, "rejected": 0.0, "margins": -0.020}, True),
+        (math.log(2), {"chosen": 0.3, "rejected": 0.3, "margins": 0.0}, True),
+        (math.nan, {"chosen": math.nan, "rejected": 0.0, "margins": math.nan}, True),
+    ],
+)
+def test_the_proof_tells_right_from_wrong(loss, rewards, refused):
+    """Two equal errors cancel in the margin, so each reward is looked at; NaN is not small."""
+    if refused:
+        with pytest.raises(TrainingProblem, match="not the same model"):
+            dpo.prove_start(loss, rewards, True)
+    else:
+        dpo.prove_start(loss, rewards, True)
+
+
+def test_training_refuses_to_start_from_a_rounded_policy(recipe, rows, start, tmp_path, monkeypatch):
+    """Take the fp32 guard out, and step 0 must stop the run, with nothing written."""
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(models, "keep_fp32", lambda model: nullcontext())
+    with pytest.raises(TrainingProblem, match="step 0"):
+        dpo.train(recipe, rows["dpo"], tmp_path, start=start, watch=SILENT)
+    assert not (tmp_path / "dpo").exists()
+
+
+def test_other_losses_are_proved_by_their_rewards(recipe, rows, start, tmp_path):
+    """The stop-token repair `[sigmoid, sft]` does not begin at ln 2."""
+    mixed = replace(recipe, dpo=replace(recipe.dpo, loss=("sigmoid", "sft"), loss_weights=(1.0, 0.5)))
+    run = dpo.train(mixed, rows["dpo"], tmp_path, start=start, watch=SILENT)
+    assert history.series(history.load(run.path), "loss")[1] > math.log(2)
+
+
+def test_another_start_is_another_run(recipe, rows, start, tmp_path):
+    """An adapter trained from another SFT model must not be taken for this one's."""
+    dpo.train(recipe, rows["dpo"], tmp_path, start=start, watch=SILENT)
+    assert dpo.train(recipe, rows["dpo"], tmp_path, start=start, watch=SILENT).path == tmp_path / "dpo"
+    file = start.adapter / "adapter_model.safetensors"
+    save_file({k: v * 2 for k, v in load_file(file).items()}, file)
+    with pytest.raises(RunProblem, match="another recipe"):
+        dpo.train(recipe, rows["dpo"], tmp_path, start=start, watch=SILENT)
+
+
+def test_a_missing_start_is_said(recipe, rows, tmp_path):
+    """Before anything is loaded."""
+    with pytest.raises(FileProblem, match="run that stage first"):
+        dpo.train(recipe, rows["dpo"], tmp_path, start=tmp_path / "nowhere")
+
+
+def test_a_pair_that_would_be_cut_or_dropped_is_refused(recipe, rows, tmp_path):
+    """TRL cuts the longer answer's stop token, and drops long prompts, without a word."""
+    for length in (24, 8):
+        short = replace(recipe, dpo=replace(recipe.dpo, max_length=length))
+        with pytest.raises(DataProblem, match="audit"):
+            dpo.train(short, rows["dpo"], tmp_path, watch=SILENT)
+
+
+def test_a_recipe_without_the_stage_is_said(recipe, rows, tmp_path):
+    """An SFT-only recipe."""
+    with pytest.raises(RecipeProblem, match="no dpo stage"):
+        dpo.train(replace(recipe, dpo=None), rows["dpo"], tmp_path)
+
+
+def test_the_six_line_loss_is_the_trainers():
+    """Hand-worked: logp policy (-10, -12), reference (-11, -11), beta 0.1 give rewards +0.1, -0.1, margin 0.2.
+
+    loss = -log sigmoid(0.2) = log(1 + e^-0.2) = 0.598139
+    """
+    beta, chosen, rejected, ref_chosen, ref_rejected = 0.1, -10.0, -12.0, -11.0, -11.0
+    margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    assert margin == pytest.approx(0.2)
+    assert math.log1p(math.exp(-margin)) == pytest.approx(0.598139, abs=1e-6)

