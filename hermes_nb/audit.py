@@ -44,13 +44,14 @@ def _roles_hold(messages: list[dict], last: str) -> bool:
 
 def _pair_reason(row: dict, tokenizer, max_length: int) -> str | None:
     """Why a pair would teach something false; None for a good one."""
-    if not any(m["content"].strip() for m in row["prompt"] if m["role"] == "user"):
+    sides = [row["chosen"], row["rejected"]]
+    if not _roles_hold(row["prompt"], "user") or any([m["role"] for m in side] != ["assistant"] for side in sides):
+        return "roles"
+    if not all(m["content"].strip() for m in row["prompt"] if m["role"] == "user"):
         return "empty prompt"
-    answers = [row[side][-1]["content"].strip() if row[side] else "" for side in ("chosen", "rejected")]
+    answers = [side[0]["content"].strip() for side in sides]
     if not all(answers):
         return "empty answer"
-    if not _roles_hold(row["prompt"], "user") or any(row[s][-1]["role"] != "assistant" for s in ("chosen", "rejected")):
-        return "roles"
     if answers[0] == answers[1]:
         return "identical answers"
     prompt, *completions = templates.pair_ids(tokenizer, row)
@@ -62,12 +63,12 @@ def _pair_reason(row: dict, tokenizer, max_length: int) -> str | None:
 def _conversation_reason(row: dict, tokenizer, max_length: int) -> str | None:
     """Why a conversation would teach something false; None for a good one."""
     messages = row["messages"]
-    if not any(m["content"].strip() for m in messages if m["role"] == "user"):
+    if not _roles_hold(messages, "assistant"):
+        return "roles"
+    if not all(m["content"].strip() for m in messages if m["role"] == "user"):
         return "empty prompt"
     if not all(m["content"].strip() for m in messages if m["role"] == "assistant"):
         return "empty answer"
-    if not _roles_hold(messages, "assistant"):
-        return "roles"
     ids, trained = templates.conversation_ids(tokenizer, messages)
     if 1 not in trained[:max_length]:
         return "prompt too long"

@@ -178,6 +178,19 @@ def text(report: dict) -> str:
     return "\n".join(lines)
 
 
+def markdown(report: dict) -> str:
+    """The report's rates as a Markdown table: sampled answers at temperature 1, with 95 % intervals."""
+    lines = ["| model | cards | padded | ends by itself | tokens | n |", "|---|---|---|---|---|---|"]
+    for name, scores in report["metrics"].items():
+        sampled = scores["sampled"]
+        shares = [
+            f"{v['value']:.0%} ({v['low']:.0%} to {v['high']:.0%})"
+            for v in map(sampled.get, ("card", "padded", "stops"))
+        ]
+        lines.append(f"| {name} | {' | '.join(shares)} | {sampled['tokens']['value']:.0f} | {sampled['card']['n']} |")
+    return "\n".join([*lines, "", report["note"]])
+
+
 def _cell(figure: dict, plain: bool) -> str:
     unit = "{:.1f}" if plain else "{:.2f}"
     return " ".join([unit.format(figure["value"]), f"[{unit.format(figure['low'])}, {unit.format(figure['high'])}]"])

@@ -69,7 +69,7 @@ def _summarise(recipe: Recipe, out: Path) -> dict:
         "recipe": recipe.name, "scale": recipe.scale, "variant": recipe.variant, "seed": recipe.seed,
         "seconds": round(sum(m["seconds"] for m in done.values()), 1), "peak_gb": round(peak_gb(), 2),
         "versions": runs.versions(),
-        "stages": {s: {"seconds": m["seconds"], "metrics": m["metrics"]} for s, m in done.items()},
+        "stages": {s: {"seconds": done[s]["seconds"], "metrics": done[s]["metrics"]} for s in STAGES if s in done},
     }  # fmt: skip
     runs.write_json(out / "run.json", meta)
     return meta

@@ -54,9 +54,9 @@ def curves(table, steps: int | None = None) -> Figure:
     else:
         fig, axes = figure(3)
         _draw(axes[0], table, "loss", color=CHOSEN)
-        axes[0].axhline(0.6931, color=NEUTRAL, linestyle=":", linewidth=1, label="ln 2: no preference yet")
+        axes[0].axhline(0.6931, color=NEUTRAL, linestyle=":", linewidth=1)
+        axes[0].text(0.99, 0.69, "ln 2", transform=axes[0].get_yaxis_transform(), color=NEUTRAL, ha="right", va="top")
         axes[0].set(xlabel="step", ylabel="loss", title="DPO loss")
-        _legend(axes[0])
         _draw(axes[1], table, "reward_chosen", color=CHOSEN, label="chosen")
         _draw(axes[1], table, "reward_rejected", color=REJECTED, linestyle="--", label="rejected")
         axes[1].axhline(0, color=NEUTRAL, linewidth=0.8)
@@ -94,7 +94,7 @@ def behaviour(summaries: dict) -> Figure:
     names = [f"{name}\nn = {s['card']['n']}" for name, s in summaries.items()]
     ax.set_xticks(range(len(names)), names)
     ax.set(ylim=(0, 1.15), ylabel="share of sampled answers")
-    ax.set_title("What each model writes at temperature 1 (bars: 95 % interval)")
+    ax.set_title("What each model writes at temperature 1 (whiskers: 95 % interval)")
     _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
     return fig
 
@@ -117,14 +117,14 @@ KINDS = (CHOSEN, MARGIN, REJECTED, "#CC79A7")
 
 def margins(values: list[float], kinds: list[str], names: dict) -> Figure:
     """Histogram of held-out margins, stacked by kind of pair (`names`: kind to label); a line marks the start, 0."""
-    fig, (ax,) = figure(1)
+    fig, (ax,) = figure(1, 3.4)
     groups = [[m for m, k in zip(values, kinds, strict=True) if k == kind] for kind in names]
     ax.hist(groups, bins=24, stacked=True, label=list(names.values()), color=KINDS[: len(groups)])
     ax.axvline(0.0, color=NEUTRAL, linestyle=":", label="before DPO: all at 0, by definition")
     ax.set(
         xlabel="reward margin (chosen - rejected)", ylabel="held-out pairs", title="Margins of pairs never trained on"
     )
-    _legend(ax)
+    _legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return fig
 
 
@@ -132,7 +132,7 @@ def answers(columns: dict, question: str, width: int = 34) -> Figure:
     """One question, the answers of several models side by side; `columns` is model name to text."""
     wrapped = {name: _wrap(text, width) for name, text in columns.items()}
     rows = max(len(lines) for lines in wrapped.values())
-    fig = Figure(figsize=(WIDTH, 0.75 + 0.19 * rows), layout="constrained", dpi=96)
+    fig = Figure(figsize=(WIDTH, 0.7 + 0.155 * rows), layout="constrained", dpi=96)
     fig.patch.set_alpha(0.0)
     fig.suptitle(question, fontsize=10, color=NEUTRAL, parse_math=False)
     for ax, (name, lines) in zip(fig.subplots(1, len(wrapped), squeeze=False)[0], wrapped.items(), strict=True):

@@ -192,8 +192,8 @@ def quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # bitsandbytes 0.50 says at import that an optional kernel package is missing
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # PEFT 0.21 reads a property that transformers 5.23 has renamed
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    # PEFT 0.21 and TRL 1.16 use names that transformers 5.23 has changed
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 
 def announce(scale: str | None = None) -> Machine:

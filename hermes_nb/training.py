@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
@@ -157,6 +158,12 @@ def fit(build, model, recorder: Recorder, score: bool) -> Fitted:
     """
     with models.keep_fp32(model):
         trainer = build()
+    rounded = [n for n, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+    if rounded:
+        raise TrainingProblem(
+            f"{len(rounded)} adapter tensors are not fp32 ({rounded[0]}): updates of a small learning rate would round "
+            f"to nothing. Build the trainer inside models.keep_fp32."
+        )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(recorder)
     before = models.snapshot(model)

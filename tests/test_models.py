@@ -1,5 +1,6 @@
 """Run alone: python -m pytest tests/test_models.py"""
 
+import importlib
 import json
 import math
 
@@ -8,7 +9,8 @@ import torch
 
 from hermes_nb import models, recipes
 from hermes_nb.errors import FileProblem, NetworkProblem
-from hermes_nb.models import builtin as builtin_module
+
+builtin_module = importlib.import_module("hermes_nb.models.builtin")  # the package exports the function of that name
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_files_are_what_the_builder_writes(build):
         ("conversations_held_out.jsonl", 60, "ultrachat_200k"),
         ("pairs_train.jsonl", 200, "orca_dpo_pairs"),
         ("pairs_held_out.jsonl", 60, "orca_dpo_pairs"),
-        ("pairs_own_answers_train.jsonl", 77, "orca_dpo_pairs"),
+        ("pairs_own_answers_train.jsonl", 79, "orca_dpo_pairs"),
         ("pairs_own_answers_held_out.jsonl", 20, "orca_dpo_pairs"),
     ],
 )

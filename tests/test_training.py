@@ -148,7 +148,8 @@ def test_progress_shows_loss_margin_and_time_left(tmp_path, capsys):
     recorder.on_train_begin(None, state, TrainerControl())
     recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "rewards/margins": 0.25})
     recorder.close()
-    assert all(part in capsys.readouterr().err for part in ("DPO", "2/4", "loss=0.500", "margin=+0.250"))
+    err = capsys.readouterr().err
+    assert all(part in err for part in ("DPO", "2/4", "loss=0.500", "margin=+0.250"))
 
 
 def test_text_decides_a_digest(rows):

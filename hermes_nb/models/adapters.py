@@ -36,9 +36,12 @@ def load_adapter(model, folder: Path | str, trainable: bool = False):
     if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise FileProblem(f"{folder}: no adapter here (adapter_config.json and adapter_model.safetensors are needed).")
     try:
-        return _fp32(PeftModel.from_pretrained(model, folder, adapter_name="default", is_trainable=trainable))
+        wrapped = PeftModel.from_pretrained(model, folder, adapter_name="default", is_trainable=trainable)
     except (RuntimeError, ValueError) as error:
         raise FileProblem(f"{folder}: this adapter does not fit the base ({str(error).splitlines()[0]}).") from error
+    # PEFT 0.21 asks the hub for the config of the base that an adapter names, at every save; the base is here
+    wrapped.peft_config["default"].base_model_name_or_path = model.name_or_path
+    return _fp32(wrapped)
 
 
 def load_adapters(model, folders: dict):

@@ -1,0 +1,51 @@
+"""What README says must be so. Run alone: python -m pytest tests/test_readme.py"""
+
+import json
+import re
+from pathlib import Path
+
+from hermes_nb import cli, evaluate, recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_figures_are_read_from_the_measured_run():
+    """A number typed by hand is out of date after the next change: `make results` writes them."""
+    file = re.search(r"<!-- results: (\S+) -->\n(.*?)\n<!-- /results -->", README, re.S)
+    measured = json.loads((ROOT / file[1]).read_text(encoding="utf-8"))
+    assert file[2].strip() == evaluate.markdown(measured).strip()
+
+
+def test_commands_recipes_and_targets_exist():
+    """A README whose commands do not exist is the first thing a newcomer meets."""
+    commands = set(re.findall(r"python -m hermes_nb (\w+)", README))
+    assert commands <= set(cli.COMMANDS)
+    assert set(re.findall(r"hermes_nb run (\w+)", README)) <= set(recipes.names())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`?make ([a-z-]+)`?", README)) - {"and"} <= targets
+    for path in re.findall(r"\]\(([\w/.]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_one_place_names_the_repository():
+    """pyproject.toml; everything else must agree with it."""
+    url = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert url in README
+    name = url.removeprefix("https://github.com/")
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        text = notebook.read_text()
+        assert f"github/{name}/blob/main/notebooks/{notebook.name}" in text
+        assert f"git+{url}@main" in text
+
+
+def test_pins_lie_within_the_ranges():
+    """The tested set must be one that an install by range would accept."""
+    from packaging.requirements import Requirement
+
+    pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.M))
+    pins = {k.lower(): v for k, v in pins.items()}
+    listed = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.S | re.M)[1]
+    for line in re.findall(r'"(.+?)"', listed):
+        need = Requirement(line)
+        assert pins[need.name.lower()] in need.specifier, need
