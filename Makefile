@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: course test test-fast lab notebooks samples own-answers lint setup clean
+.PHONY: course test test-fast lab notebooks results samples own-answers lint setup clean
 
 setup: $(READY)
 
@@ -37,6 +37,11 @@ lab: $(READY)
 # execute the notebooks and commit their outputs
 notebooks: $(READY)
 	@$(BIN)/python -m hermes_nb course --in-place
+
+# run the whole course recipe and write its figures into README.md (about 10 minutes on two cores)
+results: $(READY)
+	@$(BIN)/python -m hermes_nb run course --scale tiny --out runs/results
+	@$(BIN)/python -m hermes_nb evaluate runs/results --results data_samples/benchmarks/course_tiny.json
 
 # write the sample rows from their topic files
 samples:

@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="what the models of a finished run write, with 95 %% intervals")
     evaluate.add_argument("run", type=Path, help="run directory, such as runs/course")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.add_argument("--results", type=Path, metavar="FILE", help="also write FILE and the table in README.md")
 
     course = commands.add_parser("course", help="run the notebooks top to bottom")
     course.add_argument("notebooks", nargs="*", help="names such as 00_tour (default: all)")
@@ -105,6 +106,8 @@ def _evaluate(args) -> int:
 
     pipeline.run(recipes.read(args.run / "recipe.yaml"), args.run, ["evaluate"])
     report = evaluate.report(args.run)
+    if args.results:
+        pipeline.publish_results(args.run, args.results, Path("README.md"))
     print(json.dumps(report, indent=2) if args.json else evaluate.text(report))
     return 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hermes_nb import models, templates
 from hermes_nb.errors import FileProblem, RecipeProblem
-from hermes_nb.runtime import machine, need_disk
+from hermes_nb.runtime import machine, need_disk, need_memory
 
 ONTO = ("auto", "dequantized", "original")
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -69,6 +69,7 @@ def _merged(base: str, adapter, onto: str, dtype: str, revision: str | None):
         model = models.load_plain(base, dtype, revision)
     else:
         model = models.load_4bit(base, revision=revision)
+        need_memory(2.2e-9 * model.num_parameters(), f"merging {base}")
         # the sum is made in fp32 where that fits, and rounded once; else in the saved format
         fits = 4e-9 * model.num_parameters() < machine().memory_gb / 2
         model = models.dequantize(model, "float32" if fits else dtype)

@@ -42,7 +42,7 @@ def _claim(recipe: Recipe, out: Path) -> None:
     with runs.locked(out):
         mine = recipe.to_dict()
         if (out / "recipe.yaml").is_file():
-            theirs = yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))
+            theirs = runs.read_yaml(out / "recipe.yaml")
             if theirs != mine:
                 differ = sorted(k for k in mine if theirs.get(k) != mine[k])
                 raise RunProblem(
@@ -192,6 +192,30 @@ def evaluate_run(recipe: Recipe, out: Path) -> Run:
         return evaluate.compare(recipe, adapters, merged, pairs, conversations)
 
     return _report(out, "evaluate", key, make)
+
+
+def publish_results(out: Path, file: Path, readme: Path) -> dict:
+    """Write what was measured in run `out` to `file` (JSON), and its table between the marks in `readme`."""
+    from hermes_nb import evaluate
+
+    meta, dpo = runs.read_json(out / "run.json"), Run(out / "dpo").meta
+    how = runs.read_yaml(out / "recipe.yaml")["evaluate"]
+    sampled = {name: {"sampled": scores["sampled"]} for name, scores in evaluate.report(out).items()}
+    results = {
+        "note": f"Recipe {meta['recipe']} at scale {meta['scale']}, seed {meta['seed']}: {how['questions']} held-out "
+        f"questions, {how['samples']} answers each at temperature {how['temperature']:g}, at most "
+        f"{how['max_new_tokens']} tokens. 95 % intervals. {meta['seconds'] / 60:.0f} minutes in all on {dpo['chip']}, "
+        f"{dpo['dtype']}, peak {meta['peak_gb']:.1f} GB.",
+        "metrics": sampled, "stages": {s: m["seconds"] for s, m in meta["stages"].items()},
+        "merge": meta["stages"]["merge"]["metrics"], "versions": meta["versions"],
+    }  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_json(file, results)
+    before, begin, rest = readme.read_text(encoding="utf-8").partition("<!-- results: ")
+    name, end = rest.split(" -->", 1)[0], "<!-- /results -->"
+    text = f"{before}{begin}{name} -->\n{evaluate.markdown(results)}\n{end}{rest.split(end, 1)[1]}"
+    readme.write_text(text, encoding="utf-8")
+    return results
 
 
 STEPS = {"format": format_rows, "sft": _sft, "dpo": _dpo, "merge": merge_run, "evaluate": evaluate_run}

