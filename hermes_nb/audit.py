@@ -15,6 +15,7 @@ REASONS = {
     "empty answer": "nothing to learn from",
     "identical answers": "chosen equals rejected: the loss stays ln 2",
     "roles": "turns must be [system], user, assistant, ..., and end with the assistant",
+    "prompt not a prefix": "the answer's first blanks merge with the prompt: trained on what is never generated from",
     "prompt too long": "the prompt alone fills max_length; TRL would drop the row silently",
     "stop token cut": "the answer is cut at max_length and would be trained without its stop token",
 }
@@ -54,7 +55,10 @@ def _pair_reason(row: dict, tokenizer, max_length: int) -> str | None:
         return "empty answer"
     if answers[0] == answers[1]:
         return "identical answers"
-    prompt, *completions = templates.pair_ids(tokenizer, row)
+    try:
+        prompt, *completions = templates.pair_ids(tokenizer, row)
+    except DataProblem:
+        return "prompt not a prefix"
     if len(prompt) >= max_length:
         return "prompt too long"
     return "stop token cut" if len(prompt) + max(map(len, completions)) > max_length else None

@@ -1,9 +1,10 @@
-"""The stages from a shell: `python -m hermes_nb COMMAND`, so that `accelerate launch -m hermes_nb run …` works too.
+"""The stages from a shell: `python -m hermes_nb COMMAND`.
 
 Exit status: 0 done, 1 the check asked for did not hold, 2 the request could not be served (one sentence says why).
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--variant", default="repaired", help="repaired (default), or another that the recipe has")
     run.add_argument("--out", type=Path, help="run directory (default runs/RECIPE)")
     run.add_argument("--stages", default="format,sft,dpo,merge,evaluate", help="comma-separated (default: all five)")
+    run.add_argument("--start", type=Path, metavar="ADAPTER", help="start DPO from this adapter folder")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. dpo.beta=0.2")
 
     merge = commands.add_parser("merge", help="merge an adapter into its base, as a plain model folder")
@@ -40,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     merge.add_argument("--onto", choices=["auto", "dequantized", "original"], default="auto")
     merge.add_argument("--dtype", choices=["auto", "bfloat16", "float16", "float32"], default="auto")
     merge.add_argument("--max-shard-size", default="2GB")
+    merge.add_argument("--revision", help="commit of a hub base")
 
     evaluate = commands.add_parser("evaluate", help="what the models of a finished run write, with 95 %% intervals")
     evaluate.add_argument("run", type=Path, help="run directory, such as runs/course")
@@ -61,6 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[args.command](args)
     except RequestError as error:
         print(f"hermes_nb: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"hermes_nb: {error.filename or 'disk'}: {error.strerror or error}; check path, rights and space.",
+            file=sys.stderr,
+        )
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"hermes_nb: {error.name} is not installed; pip install 'hermes_nb[dev]' brings it.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("hermes_nb: stopped; finished stages are kept.", file=sys.stderr)
@@ -88,8 +100,13 @@ def _run(args) -> int:
 
     recipe = recipes.load(args.recipe, args.scale, args.variant, args.set)
     out = args.out or Path("runs") / recipe.name
-    print(f"{runtime.machine().line()}\n{recipe.name}: {recipe.title} · model {recipe.model.base} · into {out}")
-    meta = pipeline.run(recipe, out, [s.strip() for s in args.stages.split(",") if s.strip()], say=print)
+    here = runtime.machine()
+    if recipe.scale != here.scale:
+        here = dataclasses.replace(here, scale=recipe.scale, scale_reason="asked for")
+    print(f"{here.line()}\n{recipe.name}: {recipe.title} · model {recipe.model.base} · into {out}")
+    meta = pipeline.run(
+        recipe, out, [s.strip() for s in args.stages.split(",") if s.strip()], say=print, start=args.start
+    )
     print(f"done in {meta['seconds']:.0f} s, peak {meta['peak_gb']:.1f} GB: {out}")
     return 0
 
@@ -97,7 +114,7 @@ def _run(args) -> int:
 def _merge(args) -> int:
     from hermes_nb import merge
 
-    print(merge.merge(args.base, args.adapter, args.out, args.onto, args.dtype, args.max_shard_size))
+    print(merge.merge(args.base, args.adapter, args.out, args.onto, args.dtype, args.max_shard_size, args.revision))
     return 0
 
 

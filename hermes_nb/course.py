@@ -80,11 +80,11 @@ def peak_memory(pid):
         thread.join()
 
 
-def execute(path: Path, say=print) -> tuple[object, dict]:
-    """Run one notebook; returns it with its outputs, and `{seconds, peak_gb, result, error}` (no error: None)."""
+def execute(path: Path, environment: dict, say=print) -> tuple[object, dict]:
+    """Run one notebook in `environment`; returns it with its outputs, and `{seconds, peak_gb, result, error}` (no error: None)."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
@@ -102,12 +102,14 @@ def execute(path: Path, say=print) -> tuple[object, dict]:
     begun, error = time.perf_counter(), None
     with peak_memory(lambda: client.km.provisioner.pid if client.km and client.km.provisioner else None) as peak:
         try:
-            client.execute()
+            client.execute(env=environment)
         except CellExecutionError as problem:
             source = notebook.cells[_failed(notebook)].source
             error = (
                 f"{path.name}, code cell {done[0]} ({source.splitlines()[0][:60]}): {problem.ename}: {problem.evalue}"
             )
+        except DeadKernelError:
+            error = f"{path.name}, code cell {done[0]}: the kernel died, most likely for want of memory"
     say("", file=sys.stderr)
     return notebook, {
         "seconds": time.perf_counter() - begun, "peak_gb": peak[0], "result": result(notebook),
@@ -154,17 +156,19 @@ def write(notebook, name: str, out: Path) -> None:
 def run(names: list[str], out: Path, in_place: bool = False, say=print) -> int:
     """Run notebooks one after the other into `out`; returns 0, or 1 at the first cell that fails.
 
-    They start from nothing: their runs go into `out/runs`, which is emptied first.
+    They start from nothing: their runs go into `out/notebook_runs`, which is emptied first. The scale is `tiny` (the
+    built-in model) unless HERMES_SCALE says otherwise.
     """
     import nbformat
 
     paths = find(names)
-    shutil.rmtree(out / "runs", ignore_errors=True)
-    os.environ["HERMES_RUNS"] = str((out / "runs").resolve())
+    work = out / "notebook_runs"
+    shutil.rmtree(work, ignore_errors=True)
+    environment = {"HERMES_SCALE": "tiny", **os.environ, "HERMES_RUNS": str(work.resolve())}
     rows = []
     for number, path in enumerate(paths, 1):
         say(f"[{number}/{len(paths)}] {path.stem} ...", flush=True)
-        notebook, facts = execute(path, say)
+        notebook, facts = execute(path, environment, say)
         write(notebook, path.stem, out)
         if facts["error"]:
             say(f"FAILED {facts['error']}")

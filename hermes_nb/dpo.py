@@ -75,7 +75,7 @@ def train(
         return done
     with runs.stage(out, "dpo", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
         fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model)
-        models.save_adapter(fitted.trainer.model, work / "adapter", models.portable(recipe.model.base))
+        models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
         runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "batch": recipe.dpo.batch_line()})
     return Run(Path(out) / "dpo")

@@ -121,7 +121,7 @@ def held_out(model, tokenizer, conversations, pairs, start=None, beta: float = 0
     logps = reference.pair_logps(model, tokenizer, pairs)
     scores = preferences(logps, start, beta, pairs["kind"])
     if conversations is not None:
-        scores["sft_loss"] = reference.conversation_loss(model, tokenizer, conversations)
+        scores["sft_loss"] = mean(reference.conversation_losses(model, tokenizer, conversations))
     return scores, logps
 
 
@@ -172,8 +172,9 @@ def text(report: dict) -> str:
             cells = "".join(f"{_cell(scores[kind][c], c == 'tokens'):>20}" for c in columns)
             lines.append(f"{name:8} {kind + ' n=' + str(scores[kind]['card']['n']):12}{cells}")
         held = scores["held_out"]
-        parts = [f"{k} {_cell(held[k], k == 'margin')}" for k in ("logp_accuracy", "accuracy", "margin") if k in held]
-        parts += [f"sft_loss {held['sft_loss']:.3f}"] if "sft_loss" in held else []
+        parts = [
+            f"{k} {_cell(held[k], False)}" for k in ("logp_accuracy", "accuracy", "margin", "sft_loss") if k in held
+        ]
         lines.append(f"{name:8} held-out     " + ", ".join(parts))
     return "\n".join(lines)
 

@@ -74,12 +74,14 @@ def reader(source: str) -> Reader:
 
 def raw_rows(path: Path) -> Iterator[dict]:
     """Rows of a JSONL file. Raises DataProblem naming file and line where one is not a JSON object."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataProblem(f"{path.name}, line {number}: not UTF-8 text; save the file as such.") from error
             except json.JSONDecodeError as error:
                 raise DataProblem(f"{path.name}, line {number}: not JSON ({error.msg}); mend or remove it.") from error
             if not isinstance(row, dict):
@@ -138,7 +140,8 @@ def convert(source: str, row: dict, number: int, where: str) -> dict:
         for message in (m for part in out.values() for m in part):
             if not isinstance(message["content"], str) or not isinstance(message["role"], str):
                 raise TypeError("a text column holds " + type(message["content"]).__name__)
-    except (KeyError, TypeError, AttributeError) as error:
+            message["content"].encode()  # a lone surrogate survives JSON, but no tokenizer and no file
+    except (KeyError, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise DataProblem(f"{where}, row {number}: not as {source} promises ({error}); mend or remove it.") from error
     return {**out, "kind": str(row.get(known.label) or "").split("-")[0], "source": source, "row": number}
 

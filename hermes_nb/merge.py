@@ -34,9 +34,12 @@ def merge(
         raise RecipeProblem(f"merge: onto is one of {', '.join(ONTO)}; dtype is one of {', '.join(DTYPES)}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileProblem(f"{out}: exists already; delete it, or name another folder for the merged model.")
+    models.check_adapter(adapter)
+    if not (Path(adapter) / "tokenizer.json").is_file():
+        raise FileProblem(f"{adapter}: no tokenizer beside the adapter; use a folder that a stage of ours has written.")
     dtype = choose_dtype(machine().device) if dtype == "auto" else dtype
-    out.parent.mkdir(parents=True, exist_ok=True)
     model = _merged(base, adapter, onto, dtype, revision)
+    out.parent.mkdir(parents=True, exist_ok=True)
     need_disk(out.parent, 1.1 * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
         folder = Path(work) / "model"
@@ -102,7 +105,7 @@ def compare_folders(part, adapter, merged, rows: dict, limit: int = 24) -> dict:
     return out | {"dtype": models.saved_dtype(merged)}
 
 
-def faithfulness(trained, merged, tokenizer, rows, tokens: int = 2048) -> dict:
+def faithfulness(trained, merged, tokenizer, rows) -> dict:
     """How far `merged` is from `trained` on the chosen answers of `rows`: mean KL (nats a token), top-1 agreement.
 
     KL(trained || merged) is taken over the whole vocabulary at every token of the answers, in fp32.

@@ -9,18 +9,20 @@ from pathlib import Path
 import yaml
 
 from hermes_nb import audit, formats, models, runs
-from hermes_nb.errors import FileProblem, RecipeProblem, RunProblem
+from hermes_nb.errors import DataProblem, FileProblem, RecipeProblem, ResourceProblem, RunProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
-from hermes_nb.runtime import peak_gb
 
 STAGES = ("format", "sft", "dpo", "merge", "evaluate")
 
 
-def run(recipe: Recipe, out: Path | str, stages=STAGES, say: Callable[[str], None] = lambda line: None) -> dict:
+def run(
+    recipe: Recipe, out: Path | str, stages=STAGES, say: Callable[[str], None] = lambda line: None, start=None
+) -> dict:  # fmt: skip
     """Run `stages` of `recipe` in the run directory `out`; finished stages are not run again. Returns `run.json`.
 
-    A later stage takes what an earlier one left in `out`. `say` gets a line when a stage begins and ends.
+    A later stage takes what an earlier one left in `out`; `start`, an adapter folder, is what DPO starts from in place
+    of the SFT stage. `say` gets a line when a stage begins and ends.
     Raises RecipeProblem for an unknown stage, and whatever a stage raises; finished stages stay.
     """
     unknown = [s for s in stages if s not in STAGES]
@@ -29,28 +31,38 @@ def run(recipe: Recipe, out: Path | str, stages=STAGES, say: Callable[[str], Non
     out = Path(out)
     _claim(recipe, out)
     wanted = [s for s in STAGES if s in stages and not (s == "sft" and recipe.sft is None)]
+    too_small = None
     for number, name in enumerate(wanted, 1):
         say(f"[{number}/{len(wanted)}] {name}")
-        stage = STEPS[name](recipe, out)
+        try:
+            stage = _dpo(recipe, out, start) if name == "dpo" else STEPS[name](recipe, out)
+        except ResourceProblem as problem:
+            if name != "merge":
+                raise
+            too_small = problem  # what was trained can still be evaluated; said again at the end
+            say(f"      not done: {problem}")
+            continue
         say(f"      {_line(stage)}")
+        _summarise(recipe, out)
         gc.collect()
+    if too_small:
+        raise too_small
     return _summarise(recipe, out)
 
 
 def _claim(recipe: Recipe, out: Path) -> None:
-    """Write `recipe.yaml`, or check that the directory is of this recipe."""
+    """Check that the directory is not of another recipe; what is merged and evaluated may change."""
     with runs.locked(out):
         mine = recipe.to_dict()
         if (out / "recipe.yaml").is_file():
             theirs = runs.read_yaml(out / "recipe.yaml")
-            if theirs != mine:
-                differ = sorted(k for k in mine if theirs.get(k) != mine[k])
+            free = (*runs.COSMETIC, "merge", "evaluate")
+            differ = sorted(k for k in mine if k not in free and theirs.get(k) != mine[k])
+            if differ:
                 raise RunProblem(
                     f"{out}: holds a run of recipe {theirs.get('name')!r} at scale {theirs.get('scale')!r} "
                     f"(different: {', '.join(differ)}); choose another --out, or delete that folder."
                 )
-        else:
-            (out / "recipe.yaml").write_text(yaml.safe_dump(mine, sort_keys=False), encoding="utf-8")
 
 
 def _line(stage: Run) -> str:
@@ -62,15 +74,21 @@ def _line(stage: Run) -> str:
 
 
 def _summarise(recipe: Recipe, out: Path) -> dict:
-    """Write the run's own `run.json` from those of its stages."""
+    """Write `recipe.yaml` and the run's own `run.json` from those of its stages."""
     done = {s: Run(out / s).meta for s in STAGES if (out / s / "run.json").is_file()}
     done |= {p.stem: runs.read_json(p) for p in sorted((out / "reports").glob("*.json"))}
+    done = {s: done[s] for s in STAGES if s in done}
+    last = list(done.values())[-1] if done else {}
     meta = {
         "recipe": recipe.name, "scale": recipe.scale, "variant": recipe.variant, "seed": recipe.seed,
-        "seconds": round(sum(m["seconds"] for m in done.values()), 1), "peak_gb": round(peak_gb(), 2),
-        "versions": runs.versions(),
-        "stages": {s: {"seconds": done[s]["seconds"], "metrics": done[s]["metrics"]} for s in STAGES if s in done},
+        "seconds": round(sum(m["seconds"] for m in done.values()), 1),
+        "peak_gb": max((m["peak_gb"] for m in done.values()), default=0.0),
+        **{k: last.get(k) for k in ("device", "chip", "dtype", "dtype_reason", "versions")},
+        "stages": {s: {"seconds": m["seconds"], "metrics": m["metrics"]} for s, m in done.items()},
     }  # fmt: skip
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
+    if not (out / "recipe.yaml").is_file() or (out / "recipe.yaml").read_text(encoding="utf-8") != text:
+        runs.write_text(out / "recipe.yaml", text)
     runs.write_json(out / "run.json", meta)
     return meta
 
@@ -91,6 +109,8 @@ def format_rows(recipe: Recipe, out: Path) -> Run:
                     found = check(formats.mixture(getattr(part, split), recipe.seed), tokenizer, part.max_length)
                     found.kept.to_parquet(work / "rows" / f"{name}_{split}.parquet")
                     reports[f"{name}_{split}"] = found.report
+                    if not len(found.kept):
+                        raise DataProblem(f"{name}, {split}: nothing is left to use: {found.line()}.")
         sums = {k: sum(r[k] for r in reports.values()) for k in ("rows", "kept", "dropped")}
         runs.write_json(work / "audit.json", reports)
         runs.write_json(work / "stage.json", {"metrics": sums})
@@ -114,11 +134,11 @@ def _sft(recipe: Recipe, out: Path) -> Run:
     return sft.train(recipe, rows_of(out, "sft"), out)
 
 
-def _dpo(recipe: Recipe, out: Path) -> Run:
+def _dpo(recipe: Recipe, out: Path, start: Path | None = None) -> Run:
     from hermes_nb import dpo
 
-    start = Run(out / "sft") if recipe.sft else None
-    if start and not start.adapter.is_dir():
+    start = start or ((out / "sft" / "adapter") if recipe.sft else None)
+    if start and not start.is_dir():
         raise FileProblem(f"{out / 'sft'}: missing; {recipe.name} starts DPO from it (--stages sft,dpo).")
     return dpo.train(recipe, rows_of(out, "dpo"), out, start=start)
 
@@ -140,9 +160,7 @@ def _report(out: Path, name: str, key: str, make: Callable[[], dict]) -> Run:
     with runs.locked(out):
         begun = time.perf_counter()
         metrics = make()
-        runs.write_json(path, {
-            "stage": name, "key": key, "seconds": round(time.perf_counter() - begun, 1), "metrics": metrics,
-        })  # fmt: skip
+        runs.write_json(path, {"stage": name, "key": key, "metrics": metrics, **runs.facts(begun)})
     return Report(path)
 
 
@@ -211,6 +229,8 @@ def publish_results(out: Path, file: Path, readme: Path) -> dict:
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     runs.write_json(file, results)
+    if "<!-- results: " not in readme.read_text(encoding="utf-8"):
+        raise FileProblem(f"{readme}: has no marks for the results; call this at the root of the checkout.")
     before, begin, rest = readme.read_text(encoding="utf-8").partition("<!-- results: ")
     name, end = rest.split(" -->", 1)[0], "<!-- /results -->"
     text = f"{before}{begin}{name} -->\n{evaluate.markdown(results)}\n{end}{rest.split(end, 1)[1]}"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hermes_nb import history
 
-CHOSEN, REJECTED, MARGIN, GREY, BASE = "#0072B2", "#D55E00", "#009E73", "#777777", "#999999"
+CHOSEN, REJECTED, MARGIN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 WIDTH = 9.0  # inches; fits a Colab column
 NEUTRAL = "#808080"  # text and axes: readable on white and on black
 

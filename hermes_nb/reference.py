@@ -20,11 +20,8 @@ def batches(lengths: list[int], tokens: int) -> list[list[int]]:
     return [b for b in out if b]
 
 
-def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 4096, top1: bool = False) -> list:
-    """Log-probability of every token from `start` on, for rows `(ids, start)`; fp32, one tensor a row.
-
-    With `top1` each entry is a pair of tensors: log-probabilities, and whether the token was the most likely one.
-    """
+def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 4096) -> list:
+    """Log-probability of every token from `start` on, for rows `(ids, start)`; fp32, one tensor a row."""
     import torch
 
     out = [None] * len(rows)
@@ -42,9 +39,7 @@ def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 4096, to
                 row, start = rows[i]
                 # the logits at position t - 1 score the token at t
                 logits = hidden[k, start - 1 : len(row) - 1].float()
-                logps = logits.log_softmax(-1).gather(-1, ids[k, start : len(row), None]).squeeze(-1).cpu()
-                hit = (logits.argmax(-1) == ids[k, start : len(row)]).cpu() if top1 else None
-                out[i] = (logps, hit) if top1 else logps
+                out[i] = logits.log_softmax(-1).gather(-1, ids[k, start : len(row), None]).squeeze(-1).cpu()
     return out
 
 
@@ -58,11 +53,11 @@ def pair_logps(model, tokenizer, rows, tokens: int = 4096) -> tuple[list[float],
     return sums[::2], sums[1::2]
 
 
-def conversation_loss(model, tokenizer, rows, tokens: int = 4096) -> float:
-    """Mean loss (nats a token) over the trained tokens of conversations: answers and their stop tokens."""
+def conversation_losses(model, tokenizer, rows, tokens: int = 4096) -> list[float]:
+    """Mean loss (nats a token) of each conversation over its trained tokens: answers and their stop tokens."""
     import torch
 
     marked = [templates.conversation_ids(tokenizer, row["messages"]) for row in rows]
     logps = token_logps(model, [(ids, 1) for ids, _ in marked], tokens)
     trained = [lp[torch.tensor(mask[1:], dtype=torch.bool)] for lp, (_, mask) in zip(logps, marked, strict=True)]
-    return -torch.cat(trained).mean().item()
+    return [-row.mean().item() for row in trained]

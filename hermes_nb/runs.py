@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from hermes_nb.errors import FileProblem, RunProblem
-from hermes_nb.runtime import machine
+from hermes_nb.runtime import machine, peak_gb, sha256
 
 STACK = ("hermes_nb", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 # fields of a recipe that change neither a weight nor a number
@@ -73,7 +73,11 @@ def read_yaml(path: Path) -> dict:
 
 def write_json(path: Path, data: dict) -> Path:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
-    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     with open(part, "w", encoding="utf-8") as file:
         file.write(text)
@@ -86,6 +90,16 @@ def write_json(path: Path, data: dict) -> Path:
 def versions() -> dict:
     """Versions of what the numbers depend on."""
     return {name: importlib.metadata.version(name) for name in STACK}
+
+
+def facts(begun: float) -> dict:
+    """What every stage records: seconds since `begun`, peak memory, machine, number format and why, versions."""
+    here = machine()
+    return {
+        "seconds": round(time.perf_counter() - begun, 1), "peak_gb": round(peak_gb(), 2),
+        "device": here.device, "chip": here.chip, "dtype": here.dtype, "dtype_reason": here.dtype_reason,
+        "versions": versions(),
+    }  # fmt: skip
 
 
 def fingerprint(*parts) -> str:
@@ -107,8 +121,7 @@ def file_digest(path: Path) -> str:
     """sha256 of a file. Raises FileProblem when it is missing."""
     if not path.is_file():
         raise FileProblem(f"{path}: missing; run that stage first, or name its folder.")
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def seal(folder: Path) -> Path:
@@ -165,8 +178,7 @@ def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
     """Work folder of a stage; on success it gets `run.json`, a manifest and its final name `out/name`.
 
     `meta` goes into `run.json`; the body may add more by writing `stage.json` into the folder. On an error nothing
-    with the final name is left. The work folder `.NAME.work` keeps its name over attempts, which is where a killed
-    run's checkpoints lie.
+    with the final name is left; a work folder that a kill left behind is emptied first.
     """
     with locked(out) as out:
         work = out / f".{name}.work"
@@ -180,12 +192,6 @@ def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
             raise
         extra = read_json(work / "stage.json") if (work / "stage.json").exists() else {}
         (work / "stage.json").unlink(missing_ok=True)
-        here = machine()
-        write_json(work / "run.json", {
-            "stage": name, "key": key, **meta, **extra,
-            "seconds": round(time.perf_counter() - begun, 1),
-            "device": here.device, "chip": here.chip, "dtype": here.dtype, "dtype_reason": here.dtype_reason,
-            "versions": versions(),
-        })  # fmt: skip
+        write_json(work / "run.json", {"stage": name, "key": key, **meta, **extra, **facts(begun)})
         seal(work)
         os.replace(work, out / name)

@@ -3,6 +3,7 @@
 Loads torch only when asked about the machine, so that `import hermes_nb` stays fast. Lesson: 00_tour.
 """
 
+import hashlib
 import logging
 import os
 import platform
@@ -82,6 +83,8 @@ def choose_scale(device: str, memory_gb: float) -> tuple[str, str]:
         return wanted, "set by HERMES_SCALE"
     if device == "cpu":
         return "tiny", "no GPU, so the built-in 135M model"
+    if memory_gb < 14:
+        return "tiny", f"only {memory_gb:.0f} GB of GPU memory, so the built-in 135M model"
     if memory_gb < 30:
         return "t4", f"{memory_gb:.0f} GB of GPU memory"
     return "a100", f"{memory_gb:.0f} GB of GPU memory"
@@ -103,6 +106,8 @@ def _hardware() -> tuple:
     import psutil
     import torch
 
+    # one process drives one GPU; with two in sight the trainer would double the batch in silence
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     ram = psutil.virtual_memory().total / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if torch.cuda.is_available():
@@ -156,6 +161,12 @@ def find_file(path: str | Path) -> Path:
     raise FileProblem(f"{path}: no such file, neither here ({Path.cwd()}) nor in data_samples/; check the path.")
 
 
+def sha256(path: Path) -> str:
+    """Checksum of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def need_disk(folder: Path, gigabytes: float) -> None:
     """Raise ResourceProblem when fewer than `gigabytes` are free where `folder` lies."""
     free = shutil.disk_usage(folder).free / 1e9
@@ -200,7 +211,7 @@ def announce(scale: str | None = None) -> Machine:
     """Print the one line that ends every setup cell; `scale` overrides the choice for this process."""
     quiet()
     if scale:
-        os.environ["HERMES_SCALE"] = scale
+        os.environ["HERMES_SCALE"] = scale  # so that recipes loaded later follow it
     here = machine()
     print(here.line())
     return here

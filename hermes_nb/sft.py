@@ -34,7 +34,7 @@ def train(recipe: Recipe, rows, out: Path | str, watch: training.Watch | None = 
         return done
     with runs.stage(out, "sft", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=None) as work:
         fitted = _fit(recipe, train_rows, held_out, work, watch, model)
-        models.save_adapter(fitted.trainer.model, work / "adapter", models.portable(recipe.model.base))
+        models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
         runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "batch": recipe.sft.batch_line()})
     return Run(Path(out) / "sft")

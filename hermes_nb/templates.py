@@ -6,7 +6,7 @@ trains that newline as the end of every answer. Lessons: 00_tour, 01_preference_
 
 from pathlib import Path
 
-from hermes_nb.errors import RecipeProblem
+from hermes_nb.errors import DataProblem, RecipeProblem
 
 STOP = {"chatml": "<|im_end|>", "zephyr": "</s>"}
 
@@ -54,10 +54,16 @@ def conversation_ids(tokenizer, messages: list[dict]) -> tuple[list[int], list[i
 
 
 def pair_ids(tokenizer, row: dict) -> tuple[list[int], list[int], list[int]]:
-    """Ids of prompt, chosen and rejected answer of one pair (the prompt is a prefix of both by our templates)."""
+    """Ids of prompt, chosen and rejected answer of one pair.
+
+    Raises DataProblem when the prompt's ids are not a prefix of the whole: an answer that begins with blanks can merge
+    with the template's newline, and TRL would then train on a prompt that is never generated from.
+    """
     prompt = prompt_ids(tokenizer, row["prompt"])
     sides = []
     for side in ("chosen", "rejected"):
         whole = tokenizer.apply_chat_template(row["prompt"] + row[side], return_dict=True)["input_ids"]
+        if whole[: len(prompt)] != prompt:
+            raise DataProblem(f"{side}: its first characters merge with the prompt's end; strip the blanks before it.")
         sides.append(whole[len(prompt) :])
     return prompt, *sides

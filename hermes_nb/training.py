@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,9 +14,11 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
 from hermes_nb import history, models, runs
-from hermes_nb.errors import DataProblem, TrainingProblem
+from hermes_nb.errors import DataProblem, ResourceProblem, TrainingProblem
 from hermes_nb.recipes import Stage
-from hermes_nb.runtime import Machine, peak_gb
+from hermes_nb.runtime import Machine, machine, peak_gb
+
+SKIPS_IN_A_ROW = 16  # from 65536 the scale may halve that often before it reaches 1
 
 # called with the tidy rows so far, the step and the number of steps
 Watch = Callable[[list[dict], int, int], None]
@@ -31,6 +34,8 @@ def total_steps(stage: Stage, rows: int, processes: int = 1) -> int:
 
 def arguments(stage: Stage, here: Machine, rows: int, out: Path, seed: int) -> dict:
     """Arguments that SFTConfig and DPOConfig share, each default that bites spelled out."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ResourceProblem("several processes (WORLD_SIZE > 1) are not served yet; start one, on one GPU.")
     every = max(1, round(total_steps(stage, rows) / max(1, stage.checkpoints)))
     return {
         "output_dir": str(out),
@@ -73,6 +78,7 @@ class Recorder(TrainerCallback):
         self.rows, self.watch = [], watch
         self.file = open(work / "history.jsonl", "w", encoding="utf-8")  # noqa: SIM115 closed in `close`
         self.name, self.bar, self.begun = name, None, time.perf_counter()
+        self.scaled, self.skipped = machine().dtype == "float16", 0
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.begun = time.perf_counter()
@@ -94,7 +100,9 @@ class Recorder(TrainerCallback):
 
     def _check(self, logs: dict, step: int) -> None:
         bad = [k for k in ("loss", "grad_norm") if not math.isfinite(logs.get(k, 0.0))]
-        if bad:
+        # under fp16 the gradient scaler begins too high by design: it skips such a step and halves its scale
+        self.skipped = self.skipped + 1 if bad == ["grad_norm"] else 0
+        if bad and not (self.scaled and bad == ["grad_norm"] and self.skipped <= SKIPS_IN_A_ROW):
             raise TrainingProblem(
                 f"{self.name}, step {step}: {bad[0]} is {logs[bad[0]]}; the run was stopped before it was saved. "
                 f"Lower the learning rate, or audit the rows."

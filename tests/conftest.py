@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is a defect
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the same tests everywhere
 os.environ.pop("HERMES_SCALE", None)
 
 from hermes_nb import runtime
@@ -40,7 +41,7 @@ def plain_tokenizer(tmp_path_factory):
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        [WORDS] * 4, trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet)
+        [WORDS, "\n\n\n\n"] * 40, trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet)
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"

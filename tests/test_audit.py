@@ -29,6 +29,7 @@ FAULTS = {
     "empty answer": pair(rejected=""),
     "identical answers": pair(chosen="same", rejected="same "),
     "roles": pair(role="assistant"),
+    "prompt not a prefix": pair(chosen="\n\nanswer"),
     "prompt too long": pair(prompt="question " * 60),
     "stop token cut": pair(chosen="answer " * 60),
 }
@@ -49,7 +50,7 @@ def test_rows_in_are_kept_plus_dropped(tokenizer):
     found = audit.pairs(rows, tokenizer, max_length=48)
     assert len(found.kept) + len(found.dropped) == len(rows) == found.report["rows"]
     assert list(found.kept["row"]) == [0, len(rows) - 1]
-    assert "8 rows in, 2 kept, 6 dropped" in found.line()
+    assert "9 rows in, 2 kept, 7 dropped" in found.line()
 
 
 def test_clean_rows_raise_nothing(tokenizer, rows):

@@ -39,7 +39,7 @@ def test_what_cannot_be_served_is_said_in_one_sentence(arguments, said, capsys, 
     """What, where and the next step; exit status 2; nothing half-written."""
     monkeypatch.chdir(tmp_path)
     assert said in fails(arguments + (["--out", "r"] if arguments[0] == "run" else []), capsys)
-    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name not in ("recipe.yaml", ".lock")]
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"]
 
 
 def test_a_wrong_column_is_said_with_file_and_row(tmp_path, capsys):

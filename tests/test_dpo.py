@@ -64,6 +64,21 @@ def test_training_refuses_to_start_from_a_rounded_policy(recipe, rows, start, tm
     assert not (tmp_path / "dpo").exists()
 
 
+def test_training_refuses_to_start_against_another_reference(recipe, rows, start, tmp_path, monkeypatch):
+    """The proof itself, in the trainer: a reference that is not the start must stop the run before the first update."""
+    from hermes_nb import training
+
+    def disturb(trainer, *args):
+        for name, parameter in trainer.model.named_parameters():
+            if ".ref." in name:
+                parameter.data += 0.1
+
+    monkeypatch.setattr(training, "nothing_lost", disturb)
+    with pytest.raises(TrainingProblem, match="not the same model"):
+        dpo.train(recipe, rows["dpo"], tmp_path, start=start, watch=SILENT)
+    assert not (tmp_path / "dpo").exists()
+
+
 def test_other_losses_are_proved_by_their_rewards(recipe, rows, start, tmp_path):
     """The stop-token repair `[sigmoid, sft]` does not begin at ln 2."""
     mixed = replace(recipe, dpo=replace(recipe.dpo, loss=("sigmoid", "sft"), loss_weights=(1.0, 0.5)))
@@ -101,12 +116,13 @@ def test_a_recipe_without_the_stage_is_said(recipe, rows, tmp_path):
         dpo.train(replace(recipe, dpo=None), rows["dpo"], tmp_path)
 
 
-def test_the_six_line_loss_is_the_trainers():
-    """Hand-worked: logp policy (-10, -12), reference (-11, -11), beta 0.1 give rewards +0.1, -0.1, margin 0.2.
-
-    loss = -log sigmoid(0.2) = log(1 + e^-0.2) = 0.598139
-    """
-    beta, chosen, rejected, ref_chosen, ref_rejected = 0.1, -10.0, -12.0, -11.0, -11.0
-    margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
-    assert margin == pytest.approx(0.2)
-    assert math.log1p(math.exp(-margin)) == pytest.approx(0.598139, abs=1e-6)
+def test_the_trainers_loss_is_the_papers(recipe, rows, start, tmp_path):
+    """-log sigmoid(margin), Eq. 7: the mean loss that TRL logs lies at or above that of the mean margin (Jensen)."""
+    run = dpo.train(recipe, rows["dpo"], tmp_path, start=start, watch=SILENT)
+    table = history.load(run.path)
+    for step in (1, 2, 3):
+        margin, loss = history.series(table, "margin")[step], history.series(table, "loss")[step]
+        chosen, rejected = (history.series(table, f"reward_{side}")[step] for side in ("chosen", "rejected"))
+        assert margin == pytest.approx(chosen - rejected, abs=1e-5)
+        assert loss >= math.log1p(math.exp(-margin)) - 1e-3
+        assert loss == pytest.approx(math.log1p(math.exp(-margin)), abs=0.05)

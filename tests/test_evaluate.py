@@ -91,7 +91,7 @@ def test_every_model_of_a_run_is_scored(recipe, rows, tmp_path):
     assert list(found) == ["base", "sft", "dpo", "merged"]
     assert found["dpo"]["held_out"]["margin"]["value"] == pytest.approx(0, abs=1e-6)
     assert "margin" not in found["sft"]["held_out"]
-    assert found["base"]["held_out"]["sft_loss"] != found["sft"]["held_out"]["sft_loss"]
+    assert found["base"]["held_out"]["sft_loss"]["value"] != found["sft"]["held_out"]["sft_loss"]["value"]
     assert found["base"]["sampled"]["card"]["n"] == 4
     assert "sampled n=4" in evaluate.text(found)
 

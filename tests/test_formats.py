@@ -57,6 +57,7 @@ def test_order_and_choice_of_rows_depend_on_the_seed_alone(tmp_path):
         ("not json", "line 1: not JSON"),
         ("[1, 2]", "line 1: a row is a JSON object"),
         ("", "no rows"),
+        ('{"system": "", "question": "\\ud800", "chosen": "a", "rejected": "b"}', "row 0"),
     ],
 )
 def test_a_wrong_row_is_named_with_its_file(lines, said, tmp_path):
@@ -64,6 +65,16 @@ def test_a_wrong_row_is_named_with_its_file(lines, said, tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text(lines)
     with pytest.raises(DataProblem, match=said):
+        formats.load("orca_dpo_pairs", file)
+
+
+def test_a_file_in_another_encoding_is_said_with_its_line(tmp_path):
+    """Read with replacement characters, it would train on mangled words."""
+    file = tmp_path / "p.jsonl"
+    file.write_bytes(
+        json.dumps(ORCA).encode() + b"\n" + '{"question": "\u00e9"}'.encode("latin-1").replace(b"\\u00e9", b"\xe9")
+    )
+    with pytest.raises(DataProblem, match="line 2: not UTF-8"):
         formats.load("orca_dpo_pairs", file)
 
 

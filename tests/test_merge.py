@@ -94,6 +94,20 @@ def test_what_is_there_is_not_overwritten_and_nothing_is_half_written(run, recip
     assert not list(tmp_path.glob(".m-*"))
 
 
+def test_the_saved_format_is_finer_than_the_delta(recipe, rows, tmp_path):
+    """bf16 rounds a DPO-sized delta away: the merge that `auto` makes is nearer to the trained model."""
+    from dataclasses import replace
+
+    light = replace(recipe, sft=replace(recipe.sft, learning_rate=1e-3))
+    run = sft.train(light, rows["sft"], tmp_path / "run", watch=lambda *a: None)
+    kl = {}
+    for dtype in ("auto", "bfloat16"):
+        folder = merge.merge(recipe.model.base, run.adapter, tmp_path / dtype, dtype=dtype)
+        kl[dtype] = merge.compare_folders(recipe.model, run.adapter, folder, {"train": rows["dpo"]})["kl"]
+    assert kl["auto"] < kl["bfloat16"]
+    assert (merge.choose_dtype("cpu"), merge.choose_dtype("cuda")) == ("float32", "float16")
+
+
 def test_wrong_words_and_adapters_are_refused(run, recipe, tmp_path):
     """Before anything is loaded."""
     with pytest.raises(RecipeProblem, match="onto is one of"):

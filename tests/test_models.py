@@ -36,7 +36,8 @@ def test_every_linear_layer_but_the_head_is_quantized(base):
 
 def test_the_cached_form_is_the_same_model(tiny_base, base, tiny_cache):
     """A cache that changes the weights makes every second run another experiment."""
-    again = models.load_4bit(tiny_base)
+    fresh = importlib.import_module("hermes_nb.models.quantized")._quantize(tiny_base, str(base.dtype)[6:], "cpu", {})
+    again = models.guard_cpu_gradients(fresh)
     ids = torch.arange(5, 25)[None]
     with models.reading(base), models.reading(again):
         assert torch.equal(base(ids).logits, again(ids).logits)
@@ -117,15 +118,15 @@ def test_an_adapter_survives_the_way_to_disk(base, tiny_base, tmp_path):
     for _, p in filter(lambda item: item[1].requires_grad, model.named_parameters()):
         p.data.normal_()
     before = models.snapshot(model)
-    models.save_adapter(model, tmp_path / "a", "some/base")
+    models.save_adapter(model, tmp_path / "a", "some/base", "abc123")
     again = models.load_adapter(models.load_4bit(tiny_base), tmp_path / "a", trainable=True)
     assert models.moved(before, models.snapshot(again)) == 0.0
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "some/base"
+    assert (config["base_model_name_or_path"], config["revision"]) == ("some/base", "abc123")
     assert {p.name for p in (tmp_path / "a").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_an_adapter_that_does_not_fit_is_refused(base, tmp_path):
+def test_an_adapter_that_does_not_fit_is_refused(base, tiny_base, tmp_path):
     """PEFT's message is forty lines of tensor names."""
     with pytest.raises(FileProblem, match="no adapter here"):
         models.load_adapter(base, tmp_path)
@@ -135,7 +136,47 @@ def test_an_adapter_that_does_not_fit_is_refused(base, tmp_path):
     file = tmp_path / "adapter_model.safetensors"
     save_file({k: v.repeat(2, 2) for k, v in load_file(file).items()}, file)
     with pytest.raises(FileProblem, match="does not fit"):
-        models.load_adapter(base.unload() if hasattr(base, "unload") else base, tmp_path)
+        models.load_adapter(models.load_4bit(tiny_base), tmp_path)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", (("q_proj", "v_proj")), r".*\.(q|v)_proj"])
+def test_any_choice_of_targets_survives_the_way_to_disk(targets, base, tiny_base, tmp_path):
+    """PEFT keeps a pattern as text and a list as a set; sorted letters of a pattern would load nothing."""
+    models.save_adapter(models.add_lora(base, recipes.Lora(r=4, targets=targets)), tmp_path, tiny_base)
+    assert models.load_adapter(models.load_4bit(tiny_base), tmp_path) is not None
+    text = (tmp_path / "adapter_config.json").read_text()
+    assert tiny_base not in text, "a folder is named without its path"
+
+
+def test_an_adapter_with_missing_or_damaged_tensors_is_refused(base, tiny_base, tmp_path):
+    """PEFT only warns about a missing tensor; the layer would silently be the base's."""
+    from safetensors.torch import load_file, save_file
+
+    models.save_adapter(models.add_lora(base, recipes.Lora(r=4)), tmp_path, "some/base")
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors.popitem()
+    save_file(tensors, file)
+    with pytest.raises(FileProblem, match="27 tensors for 28 places"):
+        models.load_adapter(models.load_4bit(tiny_base), tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(FileProblem, match="damaged"):
+        models.load_adapter(models.load_4bit(tiny_base), tmp_path)
+
+
+def test_an_adapter_that_is_not_there_cannot_act(base, tiny_base, tmp_path):
+    """Scoring SFT under the name of DPO would show no effect, and nobody would know why."""
+    models.save_adapter(models.add_lora(base, recipes.Lora(r=4)), tmp_path, "some/base")
+    model = models.load_adapters(models.load_4bit(tiny_base), {"sft": tmp_path})
+    with pytest.raises(ValueError, match="dpo"), models.active(model, "dpo"):
+        pass
+
+
+def test_naming_a_hub_base_does_not_build_the_builtin_one(monkeypatch):
+    """A 7B run must not fetch and dequantize another model at its end."""
+    monkeypatch.setattr(builtin_module, "_dequantize", lambda *a: 1 / 0)
+    assert models.portable("some/model") == "some/model"
+    assert models.portable("builtin") == "builtin"
 
 
 def test_entries_that_moved_are_counted():

@@ -97,6 +97,7 @@ def test_nothing_that_leaves_holds_a_path_or_a_token(whole, tmp_path, monkeypatc
             assert file.suffix in (".json", ".safetensors", ".jinja"), file
             content = file.read_bytes()
             assert str(tmp_path).encode() not in content, file
+            assert whole.model.base.encode() not in content, file
             assert b"canary" not in content, file
 
 

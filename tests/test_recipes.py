@@ -37,7 +37,12 @@ def test_scales_change_sizes_and_never_the_path():
         (["dpo.neftune=5"], "reference"),
         (["lora.targets=[q_proj, lm_head]"], "head"),
         (["dpo.rows_per_device=3"], "global batch"),
-        (["sft=null", "dpo=null"], "nothing to train"),
+        (["dpo=null"], "dpo stage is missing"),
+        (["dpo.held_out=[]"], "held_out"),
+        (["dpo.beta=["], "brackets"),
+        (["dpo.rows_per_device=0"], "rows_per_device"),
+        (["dpo.loss=[sigmod]"], "loss"),
+        (["merge.onto=orignal"], "merge.onto"),
         (["dpo.loss_weights=[1, 2]"], "one weight for each"),
     ],
 )

@@ -21,6 +21,7 @@ def test_a_run_leaves_an_adapter_a_history_and_its_facts(recipe, rows, tmp_path)
     runs.verify(run.path)
     for file in run.adapter.glob("*.json"):
         assert str(tmp_path) not in file.read_text()
+        assert recipe.model.base not in file.read_text()
 
 
 def test_a_finished_stage_is_not_run_again(recipe, rows, tmp_path):
@@ -57,12 +58,12 @@ def test_a_recipe_without_the_stage_is_said(recipe, rows, tmp_path):
         sft.train(replace(recipe, sft=None), rows["sft"], tmp_path)
 
 
-def test_trained_tokens_are_the_answers_and_their_stop_tokens(recipe, rows, tiny_base):
+def test_trained_tokens_are_the_answers_and_their_stop_tokens(recipe, rows, tiny_base, tmp_path):
     """The labels that TRL makes equal our own mask: nothing else carries loss."""
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = models.tokenizer(tiny_base, "chatml")
-    config = SFTConfig(output_dir="unused", assistant_only_loss=True, use_cpu=True, bf16=False, report_to="none")
+    config = SFTConfig(output_dir=str(tmp_path), assistant_only_loss=True, use_cpu=True, bf16=False, report_to="none")
     model = models.add_lora(models.load_4bit(tiny_base), recipes.Lora(r=4))
     trainer = SFTTrainer(
         model=model, args=config, processing_class=tokenizer, train_dataset=rows["sft"].select_columns(["messages"])

@@ -9,7 +9,7 @@ from transformers import TrainerControl, TrainerState, set_seed
 from trl import DPOConfig, DPOTrainer
 
 from hermes_nb import history, models, recipes, training
-from hermes_nb.errors import TrainingProblem
+from hermes_nb.errors import ResourceProblem, TrainingProblem
 from hermes_nb.runtime import machine
 
 
@@ -124,12 +124,36 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     recorder = training.Recorder(tmp_path, "DPO", watch=lambda *a: None)
     state = TrainerState(global_step=3, max_steps=5)
     recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": 1.0})
+    recorder.scaled = False
     with pytest.raises(TrainingProblem, match="step 3: grad_norm is nan"):
         recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": math.nan})
 
 
+def test_the_gradient_scalers_search_does_not_stop_a_t4(tmp_path):
+    """Under fp16 the scaler begins at 65536 and skips the steps that overflow; only a lasting one is a fault."""
+    recorder = training.Recorder(tmp_path, "DPO", watch=lambda *a: None)
+    recorder.scaled = True
+    state = TrainerState(global_step=1, max_steps=50)
+    for _ in range(training.SKIPS_IN_A_ROW):
+        recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": math.inf})
+    recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": 1.0})
+    for _ in range(training.SKIPS_IN_A_ROW):
+        recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": math.inf})
+    with pytest.raises(TrainingProblem):
+        recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": math.inf})
+    with pytest.raises(TrainingProblem, match="loss"):
+        recorder.on_log(None, state, TrainerControl(), logs={"loss": math.nan, "grad_norm": 1.0})
+
+
+def test_several_processes_are_refused_in_one_sentence(monkeypatch, tmp_path):
+    """Two processes would each train the whole batch into one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ResourceProblem, match="one GPU"):
+        training.arguments(recipes.load("course", "tiny").dpo, machine(), 80, tmp_path, 0)
+
+
 def test_every_logged_step_is_on_disk_at_once(tmp_path):
-    """After a crash the curve up to it must be readable."""
+    """While a run goes on, its curve can be read from elsewhere."""
     seen = []
     recorder = training.Recorder(tmp_path, "DPO", watch=lambda rows, step, steps: seen.append((len(rows), step, steps)))
     state = TrainerState(global_step=1, max_steps=5)

@@ -3,6 +3,7 @@
 from hermes_nb.models.adapters import (
     active,
     add_lora,
+    check_adapter,
     keep_fp32,
     load_adapter,
     load_adapters,
@@ -28,6 +29,7 @@ __all__ = [
     "active",
     "add_lora",
     "builtin",
+    "check_adapter",
     "dequantize",
     "guard_cpu_gradients",
     "keep_fp32",

@@ -7,8 +7,12 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from hermes_nb.errors import FileProblem
-from hermes_nb.models.builtin import BUILTIN, GGUF_SHA256, NAME, builtin
+from hermes_nb.models.builtin import BUILTIN, GGUF_SHA256, NAME
+
+WEIGHTS = "adapter_model.safetensors"
 
 
 def add_lora(model, lora):
@@ -25,42 +29,63 @@ def add_lora(model, lora):
     return _fp32(get_peft_model(model, shape))
 
 
-def load_adapter(model, folder: Path | str, trainable: bool = False):
-    """Wrap `model` with the adapter in `folder`, named `default` as TRL needs it.
+def load_adapter(model, folder: Path | str, trainable: bool = False, name: str = "default"):
+    """Wrap `model` with the adapter in `folder`; TRL needs the name `default`.
 
-    Raises FileProblem when the folder holds no adapter or its tensors do not fit this base.
+    Raises FileProblem when the folder holds no adapter, or its tensors are damaged or do not fit this base.
     """
     from peft import PeftModel
 
-    folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file() or not (folder / "adapter_model.safetensors").is_file():
-        raise FileProblem(f"{folder}: no adapter here (adapter_config.json and adapter_model.safetensors are needed).")
+    check_adapter(folder)
+    # PEFT only warns about tensors that are missing, so they are counted
+    with safe_open(Path(folder) / WEIGHTS, "pt") as file:
+        stored = len(file.keys())
     try:
-        wrapped = PeftModel.from_pretrained(model, folder, adapter_name="default", is_trainable=trainable)
+        wrapped = PeftModel.from_pretrained(model, folder, adapter_name=name, is_trainable=trainable)
     except (RuntimeError, ValueError) as error:
+        if "out of memory" in str(error):
+            raise
         raise FileProblem(f"{folder}: this adapter does not fit the base ({str(error).splitlines()[0]}).") from error
     # PEFT 0.21 asks the hub for the config of the base that an adapter names, at every save; the base is here
-    wrapped.peft_config["default"].base_model_name_or_path = model.name_or_path
+    wrapped.peft_config[name].base_model_name_or_path = model.name_or_path
+    made = sum(f".{name}." in n for n, _ in wrapped.named_parameters())
+    if made != stored:
+        raise FileProblem(
+            f"{folder}: {stored} tensors for {made} places in the base; this adapter is of another model."
+        )
     return _fp32(wrapped)
+
+
+def check_adapter(folder: Path | str) -> None:
+    """Raise FileProblem unless `folder` holds an adapter whose file is whole."""
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file() or not (folder / WEIGHTS).is_file():
+        raise FileProblem(f"{folder}: no adapter here (adapter_config.json and {WEIGHTS} are needed).")
+    try:
+        with safe_open(folder / WEIGHTS, "pt"):
+            pass
+    except SafetensorError as error:
+        raise FileProblem(f"{folder / WEIGHTS}: damaged ({error}); train that stage again.") from error
 
 
 def load_adapters(model, folders: dict):
     """Wrap `model` with several frozen adapters, name to folder; `active` chooses among them."""
-    (first, *others), names = folders.values(), list(folders)
-    model = load_adapter(model, first)
-    for name, folder in zip(names[1:], others, strict=True):
-        model.load_adapter(folder, adapter_name=name)
+    (first, *others) = folders
+    model = load_adapter(model, folders[first], name=first)
+    for name in others:
+        check_adapter(folders[name])
+        model.load_adapter(folders[name], adapter_name=name)
     return _fp32(model)
 
 
 @contextmanager
 def active(model, name: str):
-    """Let adapter `name` act; `base` means none. The first one of `load_adapters` is PEFT's `default`."""
+    """Let adapter `name` of `load_adapters` act; `base` means none. PEFT raises ValueError for an unknown name."""
     if name == "base":
         with model.disable_adapter():
             yield model
     else:
-        model.set_adapter(name if name in model.peft_config else "default")
+        model.set_adapter(name)
         yield model
 
 
@@ -99,18 +124,19 @@ def moved(before: dict, after: dict) -> float:
 
 
 def portable(base: str) -> str:
-    """The name of a base as it may be published: `builtin` instead of the cache folder that holds it."""
-    return BUILTIN if str(base) in (BUILTIN, str(builtin())) else str(base)
+    """The name of a base as it may be published: a hub name, `builtin`, or a folder's name without its path."""
+    return Path(base).name if Path(base).is_dir() else str(base)
 
 
-def save_adapter(model, folder: Path, base: str) -> Path:
+def save_adapter(model, folder: Path, base: str, revision: str | None = None) -> Path:
     """Save the adapter `default` (fp32 safetensors) with `base` as its base model; no pickle, no local path."""
     folder = Path(folder)
     model.save_pretrained(folder, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's card names the cache folder; publishing writes its own
     config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = base
-    config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in an order of its own
+    config["base_model_name_or_path"], config["revision"] = portable(base), revision
+    if not isinstance(config["target_modules"], str):
+        config["target_modules"] = sorted(config["target_modules"])  # PEFT writes a set, in an order of its own
     if base == BUILTIN:
         config["base_model_name_or_path"], config["revision"] = NAME, GGUF_SHA256[:12]
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -5,7 +5,6 @@ taken without them. The file is dequantized once into safetensors; "original" we
 themselves those of a 4-bit file.
 """
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from hermes_nb.errors import FileProblem, NetworkProblem
-from hermes_nb.runtime import cache_dir, need_disk
+from hermes_nb.runtime import cache_dir, need_disk, sha256
 
 BUILTIN = "builtin"
 NAME = "SmolLM2-135M-Instruct"
@@ -47,12 +46,6 @@ def builtin() -> Path:
                 _dequantize(_gguf(Path(work)), folder)
                 os.replace(folder, done)
     return done
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def installed() -> Path | None:

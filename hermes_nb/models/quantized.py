@@ -4,6 +4,7 @@ bitsandbytes' own defaults are fp4, fp32 arithmetic and no double quantization, 
 NF4: https://arxiv.org/abs/2305.14314, section 3.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from hermes_nb import templates
 from hermes_nb.errors import FileProblem, NetworkProblem
@@ -49,7 +51,11 @@ def _friendly(base: str):
     """Turn the hub's many ways to fail into one sentence."""
     try:
         yield
-    except OSError as error:
+    except SafetensorError as error:
+        raise FileProblem(f"{base}: its weights are damaged ({error}); fetch or make that model again.") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         if Path(base).is_dir():
             raise FileProblem(f"{base}: not a whole model folder ({str(error).splitlines()[0]}).") from error
         raise NetworkProblem(

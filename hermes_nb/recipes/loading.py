@@ -30,15 +30,22 @@ def _read(name: str) -> tuple[dict, str]:
         path = PUBLISHED / f"{name}.yaml"
     if not path.is_file():
         raise RecipeProblem(f"no recipe {name!r}{_nearest(name, names())}")
+    return _mapping(path), path.name
+
+
+def _mapping(path: Path) -> dict:
+    """The mapping in a YAML file."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeProblem(f"{path.name}: not UTF-8 text; save it as such.") from error
     except yaml.YAMLError as error:
         raise RecipeProblem(
             f"{path.name}: not readable as YAML ({str(error).splitlines()[0]}); mend that line."
         ) from error
     if not isinstance(data, dict):
         raise RecipeProblem(f"{path.name}: a recipe is a mapping of keys; this file is not.")
-    return data, path.name
+    return data
 
 
 def _lay_over(data: dict, patch: dict) -> dict:
@@ -55,7 +62,10 @@ def _override(data: dict, text: str) -> dict:
     key, equals, value = text.partition("=")
     if not equals:
         raise RecipeProblem(f"override {text!r} is not KEY=VALUE, such as dpo.learning_rate=1e-5.")
-    patch = yaml.safe_load(value)
+    try:
+        patch = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeProblem(f"override {text!r}: the value is not readable as YAML; check its brackets.") from error
     for part in reversed(key.strip().split(".")):
         patch = {part: patch}
     return _lay_over(data, patch)
@@ -96,8 +106,8 @@ def _check(recipe: Recipe) -> Recipe:
     for stage in (recipe.sft, recipe.dpo):
         if stage is not None:
             stage.accumulation()
-    if recipe.dpo is None and recipe.sft is None:
-        raise RecipeProblem(f"{recipe.name}: neither an sft nor a dpo stage; there is nothing to train.")
+    if recipe.dpo is None:
+        raise RecipeProblem(f"{recipe.name}: the dpo stage is missing; what comes after it is measured on its pairs.")
     if "lm_head" in recipe.lora.targets:
         raise RecipeProblem(
             "lora.targets: no adapter on the head; TRL scores tokens with the head's own weight, "
@@ -119,7 +129,10 @@ def load(name: str, scale: str = "auto", variant: str = "repaired", overrides=No
     scale = machine().scale if scale == "auto" else scale
     if scale not in SCALES:
         raise RecipeProblem(f"no scale {scale!r}; use one of {', '.join(SCALES)} or auto.")
-    scales, variants = data.pop("scales", {}), data.pop("variants", {})
+    scales, variants = data.pop("scales", None) or {}, data.pop("variants", None) or {}
+    if set(scales) - set(SCALES):
+        unknown = sorted(set(scales) - set(SCALES))[0]
+        raise RecipeProblem(f"{where}: scales holds an unknown scale {unknown!r}{_nearest(unknown, SCALES)}")
     if variant != "repaired" and variant not in variants:
         raise RecipeProblem(f"{where} has no variant {variant!r}; it has: {', '.join(['repaired', *variants])}.")
     data = _lay_over(_lay_over(data, variants.get(variant, {})), scales.get(scale) or {})
@@ -141,4 +154,4 @@ def read(path: Path) -> Recipe:
     """Read the `recipe.yaml` of a run directory. Raises RecipeProblem when it is missing or not a recipe."""
     if not path.is_file():
         raise RecipeProblem(f"{path}: no recipe here; give a run directory that `run` has made.")
-    return _build(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    return _build(_mapping(path), str(path))

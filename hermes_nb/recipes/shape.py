@@ -1,12 +1,19 @@
 """The shape of a recipe: frozen dataclasses with strict keys. What may stand in a YAML stands here."""
 
 import dataclasses
+from typing import Annotated, Literal
 
 import pydantic
+from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from hermes_nb.errors import RecipeProblem
 
+# TRL 1.16's losses for DPO
+Loss = Literal[
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
 STRICT = pydantic.ConfigDict(extra="forbid")
 
 
@@ -33,8 +40,8 @@ class Model:
 class Lora:
     """Adapter shape; targets are all linear layers but the head unless named."""
 
-    r: int = 16
-    alpha: int = 32
+    r: PositiveInt = 16
+    alpha: PositiveInt = 32
     dropout: float = 0.0
     targets: tuple[str, ...] | str = "all-linear"
 
@@ -43,18 +50,18 @@ class Lora:
 class Stage:
     """What SFT and DPO share. `rows_per_step` is the global batch and stays when its parts change."""
 
-    train: tuple[Source, ...]
-    held_out: tuple[Source, ...] = ()
+    train: Annotated[tuple[Source, ...], Field(min_length=1)]
+    held_out: Annotated[tuple[Source, ...], Field(min_length=1)]
     learning_rate: float = 1e-4
     schedule: str = "cosine"
     warmup: float = 0.1  # share of the steps
     optimizer: str = "adamw_torch"
     weight_decay: float = 0.0
-    rows_per_step: int = 16
-    rows_per_device: int = 4
+    rows_per_step: PositiveInt = 16
+    rows_per_device: PositiveInt = 4
     epochs: float = 1.0
     max_steps: int = -1
-    max_length: int = 1024
+    max_length: PositiveInt = 1024
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
     checkpoints: int = 2  # states saved during training, the last one at its end
@@ -93,7 +100,7 @@ class Dpo(Stage):
     """Direct preference optimization, https://arxiv.org/abs/2305.18290; `beta` of its Eq. 7."""
 
     beta: float = 0.1
-    loss: tuple[str, ...] = ("sigmoid",)
+    loss: tuple[Loss, ...] = ("sigmoid",)
     loss_weights: tuple[float, ...] = ()
 
 
@@ -101,8 +108,8 @@ class Dpo(Stage):
 class Merge:
     """What the adapter is merged onto, and in which number format it is saved."""
 
-    onto: str = "auto"
-    dtype: str = "auto"
+    onto: Literal["auto", "dequantized", "original"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_shard_size: str = "2GB"
 
 
@@ -110,12 +117,12 @@ class Merge:
 class Evaluate:
     """How many questions are answered, and how."""
 
-    questions: int = 60
-    samples: int = 2  # answers to each question at temperature 1
+    questions: PositiveInt = 60
+    samples: PositiveInt = 2  # answers to each question at temperature 1
     greedy_questions: int = 24
-    max_new_tokens: int = 96
+    max_new_tokens: PositiveInt = 96
     temperature: float = 1.0
-    batch_size: int = 60
+    batch_size: PositiveInt = 60
     plain_questions: int = 0  # questions without a system prompt whose answers must end by themselves
 
 
