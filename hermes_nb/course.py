@@ -81,7 +81,10 @@ def peak_memory(pid):
 
 
 def execute(path: Path, environment: dict, say=print) -> tuple[object, dict]:
-    """Run one notebook in `environment`; returns it with its outputs, and `{seconds, peak_gb, result, error}` (no error: None)."""
+    """Run one notebook in `environment`; returns it with its outputs, and `{seconds, peak_gb, result, error}`.
+
+    `error` is None when every cell ran.
+    """
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError

@@ -87,7 +87,7 @@ def _merged(base: str, adapter, onto: str, dtype: str, revision: str | None):
     return merged
 
 
-def compare_folders(part, adapter, merged, rows: dict, limit: int = 24) -> dict:
+def compare_folders(part, adapter, merged, rows: dict, limit: int = 16) -> dict:
     """Measure the folder `merged` against base and adapter in 4 bits (`part`: `recipes.Model`) on held-out pairs.
 
     Returns `faithfulness` of the merged model, `kl_without_adapter` (the same for the bare base: what is at stake),

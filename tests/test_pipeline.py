@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from hermes_nb import cli, evaluate, history, models, pipeline, recipes, runs
-from hermes_nb.errors import FileProblem, RecipeProblem, RunProblem
+from hermes_nb.errors import DataProblem, FileProblem, RecipeProblem, ResourceProblem, RunProblem
 
 
 @pytest.fixture
@@ -71,6 +71,52 @@ def test_a_run_directory_of_another_recipe_is_refused(whole, tmp_path):
     with pytest.raises(RunProblem, match="different: seed"):
         pipeline.run(replace(whole, seed=7), tmp_path, ["format"])
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["seed"] == 0
+
+
+def test_what_is_merged_and_evaluated_may_change_in_the_same_folder(whole, tmp_path):
+    """Another number of questions must not cost another training."""
+    pipeline.run(whole, tmp_path, ["format", "sft", "dpo", "evaluate"])
+    stamp = (tmp_path / "dpo" / "run.json").stat().st_mtime_ns
+    fewer = replace(whole, evaluate=replace(whole.evaluate, questions=2))
+    pipeline.run(fewer, tmp_path, ["evaluate"])
+    assert evaluate.report(tmp_path)["dpo"]["sampled"]["card"]["n"] == 2
+    assert (tmp_path / "dpo" / "run.json").stat().st_mtime_ns == stamp
+
+
+def test_a_failed_request_does_not_spoil_the_folder(whole, tmp_path):
+    """After a typo the mended command must run."""
+    wrong = replace(whole, dpo=replace(whole.dpo, train=(recipes.Source("orca_dpo_pairs", "gone.jsonl"),)))
+    with pytest.raises(FileProblem, match=r"gone\.jsonl"):
+        pipeline.run(wrong, tmp_path)
+    assert pipeline.run(whole, tmp_path, ["format"])["stages"]["format"]["metrics"]["kept"] == 520
+
+
+def test_a_merge_that_does_not_fit_is_said_and_the_rest_is_kept(whole, tmp_path, monkeypatch):
+    """Hours of training on a small GPU must not end without evidence because the last step is too large."""
+    from hermes_nb import merge
+
+    def too_small(*args):
+        raise ResourceProblem("merging needs about 16 GB")
+
+    monkeypatch.setattr(merge, "need_memory", too_small)
+    with pytest.raises(ResourceProblem, match="16 GB"):
+        pipeline.run(whole, tmp_path)
+    assert set(evaluate.report(tmp_path)) == {"base", "sft", "dpo"}
+    assert not (tmp_path / "merged").exists()
+
+
+def test_rows_that_are_all_dropped_are_said(whole, tmp_path):
+    """Training on nothing fails deep in a library, without a word on why."""
+    with pytest.raises(DataProblem, match=r"nothing is left to use: 200 rows in, 0 kept"):
+        pipeline.run(replace(whole, sft=replace(whole.sft, max_length=5)), tmp_path)
+
+
+def test_dpo_can_start_from_an_adapter_elsewhere(whole, tmp_path):
+    """A shipped adapter, or another run's, in place of one's own SFT."""
+    pipeline.run(whole, tmp_path / "a", ["format", "sft"])
+    adapter = tmp_path / "a" / "sft" / "adapter"
+    pipeline.run(whole, tmp_path / "b", ["format", "dpo"], start=adapter)
+    assert runs.Run(tmp_path / "b" / "dpo").meta["parent"] == runs.file_digest(adapter / "adapter_model.safetensors")
 
 
 def test_a_changed_adapter_is_merged_and_evaluated_anew(whole, tmp_path):
