@@ -20,7 +20,7 @@ def batches(lengths: list[int], tokens: int) -> list[list[int]]:
     return [b for b in out if b]
 
 
-def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 4096) -> list:
+def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 2048) -> list:
     """Log-probability of every token from `start` on, for rows `(ids, start)`; fp32, one tensor a row."""
     import torch
 
@@ -43,7 +43,7 @@ def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 4096) ->
     return out
 
 
-def pair_logps(model, tokenizer, rows, tokens: int = 4096) -> tuple[list[float], list[float]]:
+def pair_logps(model, tokenizer, rows, tokens: int = 2048) -> tuple[list[float], list[float]]:
     """Summed log-probabilities (nats) of the chosen and of the rejected answers of `rows`."""
     flat = []
     for row in rows:
@@ -53,7 +53,7 @@ def pair_logps(model, tokenizer, rows, tokens: int = 4096) -> tuple[list[float],
     return sums[::2], sums[1::2]
 
 
-def conversation_losses(model, tokenizer, rows, tokens: int = 4096) -> list[float]:
+def conversation_losses(model, tokenizer, rows, tokens: int = 2048) -> list[float]:
     """Mean loss (nats a token) of each conversation over its trained tokens: answers and their stop tokens."""
     import torch
 

@@ -11,6 +11,16 @@ def png(fig) -> bytes:
     """A figure as PNG bytes, small enough to keep in a committed notebook."""
     out = io.BytesIO()
     fig.savefig(out, format="png", dpi=96)
+    return small(out.getvalue())
+
+
+def small(picture: bytes) -> bytes:
+    """The same PNG with 96 colours: our figures have few, and it takes a third of the bytes."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        image.quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
