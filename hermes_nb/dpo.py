@@ -72,7 +72,7 @@ def train(
     )
     done = runs.finished(Path(out), "dpo", key)
     if done:
-        return done
+        return training.replay(done, watch)
     with runs.stage(out, "dpo", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
         fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model)
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)

@@ -31,7 +31,7 @@ def train(recipe: Recipe, rows, out: Path | str, watch: training.Watch | None = 
     )
     done = runs.finished(Path(out), "sft", key)
     if done:
-        return done
+        return training.replay(done, watch)
     with runs.stage(out, "sft", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=None) as work:
         fitted = _fit(recipe, train_rows, held_out, work, watch, model)
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)

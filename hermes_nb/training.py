@@ -128,6 +128,14 @@ class Recorder(TrainerCallback):
             self.bar.close()
 
 
+def replay(run: runs.Run, watch: Watch | None) -> runs.Run:
+    """Show the history of a finished stage to `watch`, once, so that Run All draws its curve again; returns the run."""
+    if watch is not None:
+        rows = history.load(run.path).drop(columns="run").to_dict("records")
+        watch(rows, run.metrics["steps"], run.metrics["steps"])
+    return run
+
+
 @dataclass
 class Fitted:
     """Outcome of `fit`: the trainer, and what goes into `run.json`."""
