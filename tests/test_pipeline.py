@@ -88,7 +88,7 @@ def test_a_failed_request_does_not_spoil_the_folder(whole, tmp_path):
     wrong = replace(whole, dpo=replace(whole.dpo, train=(recipes.Source("orca_dpo_pairs", "gone.jsonl"),)))
     with pytest.raises(FileProblem, match=r"gone\.jsonl"):
         pipeline.run(wrong, tmp_path)
-    assert pipeline.run(whole, tmp_path, ["format"])["stages"]["format"]["metrics"]["kept"] == 520
+    assert pipeline.run(whole, tmp_path, ["format"])["stages"]["format"]["metrics"]["rows"] == 520
 
 
 def test_a_merge_that_does_not_fit_is_said_and_the_rest_is_kept(whole, tmp_path, monkeypatch):
