@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hermes_nb import models, recipes
-from hermes_nb.errors import FileProblem, NetworkProblem
+from hermes_nb.errors import FileProblem, NetworkProblem, RecipeProblem
 
 builtin_module = importlib.import_module("hermes_nb.models.builtin")  # the package exports the function of that name
 
@@ -146,6 +146,12 @@ def test_any_choice_of_targets_survives_the_way_to_disk(targets, base, tiny_base
     assert models.load_adapter(models.load_4bit(tiny_base), tmp_path) is not None
     text = (tmp_path / "adapter_config.json").read_text()
     assert tiny_base not in text, "a folder is named without its path"
+
+
+def test_a_target_that_names_no_layer_is_said(base):
+    """The GPT-J names in a published recipe fit nothing in Mistral."""
+    with pytest.raises(RecipeProblem, match="fc_out"):
+        models.add_lora(base, recipes.Lora(r=4, targets=("fc_out",)))
 
 
 def test_an_adapter_with_missing_or_damaged_tensors_is_refused(base, tiny_base, tmp_path):

@@ -42,6 +42,8 @@ def test_scales_change_sizes_and_never_the_path():
         (["dpo.beta=["], "brackets"),
         (["dpo.rows_per_device=0"], "rows_per_device"),
         (["dpo.loss=[sigmod]"], "loss"),
+        (["dpo.schedule=cosin"], "cosine"),
+        (["sft.optimizer=adam"], "adamw_torch"),
         (["merge.onto=orignal"], "merge.onto"),
         (["dpo.loss_weights=[1, 2]"], "one weight for each"),
     ],

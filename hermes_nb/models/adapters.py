@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from hermes_nb.errors import FileProblem
+from hermes_nb.errors import FileProblem, RecipeProblem
 from hermes_nb.models.builtin import BUILTIN, GGUF_SHA256, NAME
 
 WEIGHTS = "adapter_model.safetensors"
@@ -18,7 +18,8 @@ WEIGHTS = "adapter_model.safetensors"
 def add_lora(model, lora):
     """Wrap `model` with a fresh adapter named `default` (fp32; B = 0, so it changes nothing yet).
 
-    `lora` is a `recipes.Lora`; `all-linear` means every linear layer but the head.
+    `lora` is a `recipes.Lora`; `all-linear` means every linear layer but the head. Raises RecipeProblem when a target
+    names no layer of this model.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -26,7 +27,10 @@ def add_lora(model, lora):
     shape = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    return _fp32(get_peft_model(model, shape))
+    try:
+        return _fp32(get_peft_model(model, shape))
+    except ValueError as error:
+        raise RecipeProblem(f"lora: does not fit this model ({str(error).splitlines()[0]})") from error
 
 
 def load_adapter(model, folder: Path | str, trainable: bool = False, name: str = "default"):

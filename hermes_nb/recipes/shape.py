@@ -14,6 +14,13 @@ Loss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
+# of transformers' schedules and optimizers, those that the systems here use or might
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+]  # fmt: skip
+Optimizer = Literal[
+    "adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "rmsprop", "sgd",
+]  # fmt: skip
 STRICT = pydantic.ConfigDict(extra="forbid")
 
 
@@ -53,9 +60,9 @@ class Stage:
     train: Annotated[tuple[Source, ...], Field(min_length=1)]
     held_out: Annotated[tuple[Source, ...], Field(min_length=1)]
     learning_rate: float = 1e-4
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     warmup: float = 0.1  # share of the steps
-    optimizer: str = "adamw_torch"
+    optimizer: Optimizer = "adamw_torch"
     weight_decay: float = 0.0
     rows_per_step: PositiveInt = 16
     rows_per_device: PositiveInt = 4
