@@ -39,8 +39,8 @@ def parser() -> argparse.ArgumentParser:
     merge.add_argument("base", help="builtin, a model folder, or a hub name")
     merge.add_argument("adapter", type=Path, help="folder of the adapter")
     merge.add_argument("out", type=Path, help="folder to write; must not exist")
-    merge.add_argument("--onto", choices=["auto", "dequantized", "original"], default="auto")
-    merge.add_argument("--dtype", choices=["auto", "bfloat16", "float16", "float32"], default="auto")
+    merge.add_argument("--onto", default="auto", help="auto, dequantized or original")
+    merge.add_argument("--dtype", default="auto", help="auto, bfloat16, float16 or float32")
     merge.add_argument("--max-shard-size", default="2GB")
     merge.add_argument("--revision", help="commit of a hub base")
 

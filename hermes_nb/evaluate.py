@@ -155,8 +155,7 @@ def compare(recipe, adapters: dict, merged, pairs, conversations=None) -> dict:
 
 def _score(model, tokenizer, recipe, pairs, conversations, start) -> tuple[dict, tuple]:
     """All that is measured of one model, and its log-probabilities as a reference for the next."""
-    beta = recipe.dpo.beta if recipe.dpo else 0.1
-    scores, logps = held_out(model, tokenizer, conversations, pairs, start, beta)
+    scores, logps = held_out(model, tokenizer, conversations, pairs, start, recipe.dpo.beta)
     out = behaviour(model, tokenizer, pairs, recipe, recipe.seed) | {"held_out": scores}
     if recipe.evaluate.plain_questions:
         out["plain"] = plain_stops(model, tokenizer, recipe.evaluate.plain_questions)

@@ -9,13 +9,14 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from hermes_nb import models, templates
 from hermes_nb.errors import FileProblem, RecipeProblem
+from hermes_nb.recipes import Onto, SavedDtype
 from hermes_nb.runtime import machine, need_disk, need_memory
 
-ONTO = ("auto", "dequantized", "original")
-DTYPES = ("auto", "bfloat16", "float16", "float32")
+ONTO, DTYPES = get_args(Onto), get_args(SavedDtype)
 
 
 def merge(

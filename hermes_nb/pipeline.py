@@ -105,12 +105,11 @@ def format_rows(recipe: Recipe, out: Path) -> Run:
         reports = {}
         for name, part, check in (("sft", recipe.sft, audit.conversations), ("dpo", recipe.dpo, audit.pairs)):
             for split in ("train", "held_out") if part else ():
-                if getattr(part, split):
-                    found = check(formats.mixture(getattr(part, split), recipe.seed), tokenizer, part.max_length)
-                    found.kept.to_parquet(work / "rows" / f"{name}_{split}.parquet")
-                    reports[f"{name}_{split}"] = found.report
-                    if not len(found.kept):
-                        raise DataProblem(f"{name}, {split}: nothing is left to use: {found.line()}.")
+                found = check(formats.mixture(getattr(part, split), recipe.seed), tokenizer, part.max_length)
+                if not len(found.kept):
+                    raise DataProblem(f"{name}, {split}: nothing is left to use: {found.line()}.")
+                found.kept.to_parquet(work / "rows" / f"{name}_{split}.parquet")
+                reports[f"{name}_{split}"] = found.report
         sums = {k: sum(r[k] for r in reports.values()) for k in ("rows", "kept", "dropped")}
         runs.write_json(work / "audit.json", reports)
         runs.write_json(work / "stage.json", {"metrics": sums})
@@ -118,14 +117,14 @@ def format_rows(recipe: Recipe, out: Path) -> Run:
 
 
 def rows_of(out: Path, name: str) -> dict:
-    """Formatted rows of stage `name` (`sft` or `dpo`): `train`, and `held_out` where there are any."""
+    """Formatted rows of stage `name` (`sft` or `dpo`): `train` and `held_out`."""
     import datasets
     import pyarrow.parquet
 
     files = {s: Path(out) / "format" / "rows" / f"{name}_{s}.parquet" for s in ("train", "held_out")}
     if not files["train"].is_file():
         raise FileProblem(f"{files['train']}: missing; run the format stage first (--stages format,{name}).")
-    return {s: datasets.Dataset(pyarrow.parquet.read_table(f)) for s, f in files.items() if f.is_file()}
+    return {s: datasets.Dataset(pyarrow.parquet.read_table(f)) for s, f in files.items()}
 
 
 def _sft(recipe: Recipe, out: Path) -> Run:
@@ -137,8 +136,9 @@ def _sft(recipe: Recipe, out: Path) -> Run:
 def _dpo(recipe: Recipe, out: Path, start: Path | None = None) -> Run:
     from hermes_nb import dpo
 
-    start = start or ((out / "sft" / "adapter") if recipe.sft else None)
-    if start and not start.is_dir():
+    if start is None and recipe.sft:
+        start = out / "sft" / "adapter"
+    if start == out / "sft" / "adapter" and not start.is_dir():
         raise FileProblem(f"{out / 'sft'}: missing; {recipe.name} starts DPO from it (--stages sft,dpo).")
     return dpo.train(recipe, rows_of(out, "dpo"), out, start=start)
 
@@ -188,7 +188,7 @@ def merge_run(recipe: Recipe, out: Path) -> Run:
         merged = merge.merge(
             model.base, adapter, out / "merged", how.onto, how.dtype, how.max_shard_size, model.revision
         )
-        return merge.compare_folders(model, adapter, merged, rows_of(out, "dpo" if recipe.dpo else "sft"))
+        return merge.compare_folders(model, adapter, merged, rows_of(out, "dpo"))
 
     if not (out / "merged").is_dir():
         (out / "reports" / "merge.json").unlink(missing_ok=True)
@@ -205,7 +205,7 @@ def evaluate_run(recipe: Recipe, out: Path) -> Run:
     key = runs.fingerprint(runs.recipe_key(recipe.to_dict(), "evaluate"), digests, merged is not None)
 
     def make() -> dict:
-        pairs = rows_of(out, "dpo" if recipe.dpo else "sft")["held_out"]
+        pairs = rows_of(out, "dpo")["held_out"]
         conversations = rows_of(out, "sft")["held_out"] if recipe.sft else None
         return evaluate.compare(recipe, adapters, merged, pairs, conversations)
 
@@ -227,14 +227,14 @@ def publish_results(out: Path, file: Path, readme: Path) -> dict:
         "metrics": sampled, "stages": {s: m["seconds"] for s, m in meta["stages"].items()},
         "merge": meta["stages"]["merge"]["metrics"], "versions": meta["versions"],
     }  # fmt: skip
+    before, begin, rest = (readme.read_text(encoding="utf-8") if readme.is_file() else "").partition("<!-- results: ")
+    if not begin:
+        raise FileProblem(f"{readme}: has no marks for the results; call this at the root of the checkout.")
     file.parent.mkdir(parents=True, exist_ok=True)
     runs.write_json(file, results)
-    if "<!-- results: " not in readme.read_text(encoding="utf-8"):
-        raise FileProblem(f"{readme}: has no marks for the results; call this at the root of the checkout.")
-    before, begin, rest = readme.read_text(encoding="utf-8").partition("<!-- results: ")
     name, end = rest.split(" -->", 1)[0], "<!-- /results -->"
     text = f"{before}{begin}{name} -->\n{evaluate.markdown(results)}\n{end}{rest.split(end, 1)[1]}"
-    readme.write_text(text, encoding="utf-8")
+    runs.write_text(readme, text)
     return results
 
 

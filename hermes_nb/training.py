@@ -65,7 +65,7 @@ def arguments(stage: Stage, here: Machine, rows: int, out: Path, seed: int) -> d
         "save_strategy": "steps" if stage.checkpoints else "no",
         "save_steps": every,
         "save_total_limit": 1,
-        "eval_strategy": "no",  # held-out passes are made by `Recorder`, so that the last one is always there
+        "eval_strategy": "no",  # `fit` scores the held-out rows once, at the end
         "report_to": "none",
         "disable_tqdm": True,
     }

@@ -39,7 +39,8 @@ class Live:
     """
 
     def __init__(self, every: float = 0.5):
-        self.every, self.drawn_at, self.seconds, self.handle = every, float("-inf"), 0.0, None
+        self.every, self.drawn_at, self.handle = every, float("-inf"), None
+        self.seconds, self.count = 0.0, 0
 
     def __call__(self, rows: list[dict], step: int, steps: int) -> None:
         """Redraw, unless the last picture is younger than `every` seconds and steps are still to come."""
@@ -52,8 +53,6 @@ class Live:
         self.drawn_at = time.perf_counter()
         self.seconds += self.drawn_at - begun
         self.count += 1
-
-    count = 0
 
     def _draw(self, rows: list[dict], steps: int) -> None:
         from IPython.display import Image, display

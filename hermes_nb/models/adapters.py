@@ -111,8 +111,9 @@ def keep_fp32(model):
     """Carry the trainable tensors of `model` unrounded through TRL's constructor.
 
     trl 1.16 casts every trainable tensor of a 4-bit model to bf16, after copying it to the reference. Casting back
-    with `.float()` keeps the rounding: policy and reference then differ at step 0 (loss off by 0.011), and updates of
-    a DPO-sized learning rate round to nothing (https://github.com/huggingface/trl/issues/7268).
+    with `.float()` keeps the rounding: without autocast policy and reference then differ at step 0 (loss off by
+    0.011), and left in bf16, updates of a DPO-sized learning rate round to nothing
+    (https://github.com/huggingface/trl/issues/7268).
     """
     before = snapshot(model)
     yield

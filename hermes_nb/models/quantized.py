@@ -54,9 +54,10 @@ def _friendly(base: str):
     except SafetensorError as error:
         raise FileProblem(f"{base}: its weights are damaged ({error}); fetch or make that model again.") from error
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        local = Path(base).is_dir()
+        if isinstance(error, ValueError) and not local or isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        if Path(base).is_dir():
+        if local:
             raise FileProblem(f"{base}: not a whole model folder ({str(error).splitlines()[0]}).") from error
         raise NetworkProblem(
             f"{base}: not in the local cache and the hub gave no answer ({type(error).__name__}); check the name, the "

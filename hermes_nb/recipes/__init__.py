@@ -5,8 +5,9 @@ and the result becomes frozen dataclasses. Scales change sizes, never the path t
 """
 
 from hermes_nb.recipes.loading import load, names, read
-from hermes_nb.recipes.shape import Dpo, Evaluate, Lora, Merge, Model, Recipe, Sft, Source, Stage
+from hermes_nb.recipes.shape import Dpo, Evaluate, Lora, Merge, Model, Onto, Recipe, SavedDtype, Sft, Source, Stage
 
 __all__ = [
-    "Dpo", "Evaluate", "Lora", "Merge", "Model", "Recipe", "Sft", "Source", "Stage", "load", "names", "read",
+    "Dpo", "Evaluate", "Lora", "Merge", "Model", "Onto", "Recipe", "SavedDtype", "Sft", "Source", "Stage",
+    "load", "names", "read",
 ]  # fmt: skip

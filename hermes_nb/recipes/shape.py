@@ -21,6 +21,8 @@ Schedule = Literal[
 Optimizer = Literal[
     "adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit", "rmsprop", "sgd",
 ]  # fmt: skip
+Onto = Literal["auto", "dequantized", "original"]
+SavedDtype = Literal["auto", "bfloat16", "float16", "float32"]
 STRICT = pydantic.ConfigDict(extra="forbid")
 
 
@@ -115,8 +117,8 @@ class Dpo(Stage):
 class Merge:
     """What the adapter is merged onto, and in which number format it is saved."""
 
-    onto: Literal["auto", "dequantized", "original"] = "auto"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    onto: Onto = "auto"
+    dtype: SavedDtype = "auto"
     max_shard_size: str = "2GB"
 
 
