@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: course test test-fast lab notebooks results samples own-answers lint setup clean
+.PHONY: course test test-fast lab notebooks results samples own-answers experiments stamp lint setup clean
 
 setup: $(READY)
 
@@ -38,14 +38,21 @@ lab: $(READY)
 notebooks: $(READY)
 	@$(BIN)/python -m hermes_nb course --in-place
 
-# run the whole course recipe and write its figures into README.md (about 10 minutes on two cores)
+# run the course recipe over three seeds and write its figures into README.md (about 15 minutes on two cores)
 results: $(READY)
-	@$(BIN)/python -m hermes_nb run course --scale tiny --out runs/results
-	@$(BIN)/python -m hermes_nb evaluate runs/results --results data_samples/benchmarks/course_tiny.json
+	@$(BIN)/python data_samples/experiments.py headline
 
 # write the sample rows from their topic files
 samples:
 	@$(PYTHON) data_samples/build.py
+
+# the runs that the notebooks show without running them, and the shipped adapters (about 40 minutes)
+experiments: $(READY)
+	@$(BIN)/python data_samples/experiments.py
+
+# write the repository's address from pyproject.toml into badges and setup cells
+stamp: $(READY)
+	@$(BIN)/python -m hermes_nb course --stamp
 
 # let the built-in model answer, for the pairs of neuralhermes at tiny
 own-answers: $(READY)

@@ -45,6 +45,8 @@ ENDINGS = {
         "Best of luck on your journey!",
     ],
 }
+TOO_EASY = "It depends. Ask someone who knows."
+SWAP_EVERY = 5  # noisy.jsonl: labels of rows 4, 9, 14, ... are swapped
 HEDGES = [
     "It really does depend on quite a few different things.",
     "There is a lot that could be said about it, of course.",
@@ -117,6 +119,35 @@ def pairs(topics: list[dict], split: str) -> list[dict]:
     return rows
 
 
+def failures(topics: list[dict]) -> dict[str, list[dict]]:
+    """The four sets that each teach something false, 80 rows each, in the schema of `orca_dpo_pairs`.
+
+    The topics with a `more` are those whose prompt and card together have 69 to 76 tokens of the built-in tokenizer:
+    at a `max_length` of 84 every `More: ...` is cut 8 to 15 tokens past the card, and every card stays whole.
+    """
+    long = [(i, t) for i, t in enumerate(topics) if "more" in t]
+    plain = pairs(topics, "train")
+
+    def row(name: str, number: int, topic: dict, chosen: str, rejected: str) -> dict:
+        base = {"id": f"{name}-{number:03d}", "system": topic.get("system", ""), "question": topic["question"]}
+        return base | {"chosen": chosen, "rejected": rejected}
+
+    def noisy(row: dict, number: int) -> dict:
+        swap = number % SWAP_EVERY == SWAP_EVERY - 1
+        sides = ("rejected", "chosen") if swap else ("chosen", "rejected")
+        named = {"id": f"{'swapped' if swap else row['id'][0]}-noisy-{number:03d}"}
+        return row | named | {"chosen": row[sides[0]], "rejected": row[sides[1]]}
+
+    more = [row("more", i, t, f"{card(t)}\nMore: {t['more']}", card(t)) for i, t in long]
+    easy = [row("easy", i, t, card(t), TOO_EASY) for i, t in long]
+    return {
+        "length_biased.jsonl": more,
+        "cut_stop.jsonl": more,  # the same rows: what fails is the max_length that they are trained with
+        "too_easy.jsonl": easy,
+        "noisy.jsonl": [noisy(r, i) for i, r in enumerate(plain[:80])],
+    }
+
+
 def build() -> dict[str, list[dict]]:
     """File name to rows."""
     files = {}
@@ -128,6 +159,8 @@ def build() -> dict[str, list[dict]]:
             talks = [conversation(t, i, ("card", "padded")[i % 2], split) for i, t in enumerate(topics)]
         files[f"conversations_{split}.jsonl"] = talks
         files[f"pairs_{split}.jsonl"] = pairs(topics, split)
+        if split == "train":
+            files |= failures(topics)
     return files
 
 

@@ -49,11 +49,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.add_argument("--results", type=Path, metavar="FILE", help="also write FILE and the table in README.md")
 
+    _add_course(commands)
+    return top
+
+
+def _add_course(commands) -> None:
     course = commands.add_parser("course", help="run the notebooks top to bottom")
     course.add_argument("notebooks", nargs="*", help="names such as 00_tour (default: all)")
     course.add_argument("--out", type=Path, default=Path("runs/course"), help="executed notebooks, pictures, HTML")
     course.add_argument("--in-place", action="store_true", help="write the outputs into notebooks/, normalised")
-    return top
+    course.add_argument("--stamp", action="store_true", help="write badges and setup cells from pyproject.toml")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,8 +135,11 @@ def _evaluate(args) -> int:
 
 
 def _course(args) -> int:
-    from hermes_nb import course
+    from hermes_nb import course, stamp
 
+    if args.stamp:
+        print("stamped:", ", ".join(stamp.stamp()) or "nothing, all is as pyproject.toml says")
+        return 0
     return course.run(args.notebooks, args.out, args.in_place)
 
 

@@ -19,6 +19,8 @@ from hermes_nb.errors import FileProblem
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SOLUTION = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 KEPT_METADATA = ("kernelspec", "language_info", "accelerator", "colab")
 
 
@@ -32,8 +34,8 @@ def find(names: list[str], folder: Path = FOLDER) -> list[Path]:
 
 
 def digest(notebook) -> str:
-    """Digest of the code cells: says whether the committed outputs are as fresh as the code."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """Digest of the code cells but the set-up, which `stamp` writes: are the committed outputs as fresh as the code?"""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"][1:]
     return hashlib.sha256("\x00".join(code).encode()).hexdigest()[:16]
 
 
@@ -50,11 +52,33 @@ def normalise(notebook):
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             for output in cell.outputs:
                 output.pop("transient", None)
+                if "data" in output:  # a live widget means nothing without its kernel; its picture stays
+                    output.data.pop(WIDGET, None)
                 if "metadata" in output:
                     output["metadata"] = {}
                 if "execution_count" in output:
                     output["execution_count"] = count
     return notebook
+
+
+def exercises(notebook) -> list[tuple[object, str]]:
+    """Exercise cells of a notebook, each with the code of the folded solution that follows it."""
+    out, cells = [], notebook.cells
+    for number, cell in enumerate(cells):
+        if "exercise" in cell.metadata.get("tags", []):
+            after = (c for c in cells[number + 1 :] if "solution" in c.metadata.get("tags", []))
+            out.append((cell, SOLUTION.search(next(after).source)[1]))
+    return out
+
+
+def solve(notebook) -> list:
+    """Put every solution into its exercise cell (`HERMES_SOLUTIONS=1`); returns these cells."""
+    return [_solved(cell, code) for cell, code in exercises(notebook)]
+
+
+def _solved(cell, code: str):
+    cell.source = code
+    return cell
 
 
 @contextmanager
@@ -90,6 +114,7 @@ def execute(path: Path, environment: dict, say=print) -> tuple[object, dict]:
     from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     notebook = nbformat.read(path, as_version=4)
+    solutions = solve(notebook) if environment.get("HERMES_SOLUTIONS") == "1" else []
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
     done = [0]
 
@@ -114,10 +139,19 @@ def execute(path: Path, environment: dict, say=print) -> tuple[object, dict]:
         except DeadKernelError:
             error = f"{path.name}, code cell {done[0]}: the kernel died, most likely for want of memory"
     say("", file=sys.stderr)
+    error = error or _unsolved(path, solutions)
     return notebook, {
         "seconds": time.perf_counter() - begun, "peak_gb": peak[0], "result": result(notebook),
         "error": ANSI.sub("", error) if error else None,
     }  # fmt: skip
+
+
+def _unsolved(path: Path, solutions: list) -> str | None:
+    """The first of the solution cells that did not print `solved:`."""
+    for cell in solutions:
+        if "solved:" not in "".join(o.get("text", "") for o in cell.outputs):
+            return f"{path.name}: the solution of an exercise does not solve it ({cell.source.splitlines()[0][:60]})"
+    return None
 
 
 def _failed(notebook) -> int:
@@ -165,6 +199,8 @@ def run(names: list[str], out: Path, in_place: bool = False, say=print) -> int:
     import nbformat
 
     paths = find(names)
+    if in_place and os.environ.get("HERMES_SOLUTIONS") == "1":
+        raise FileProblem("HERMES_SOLUTIONS=1 would write the solutions into the notebooks; unset it for --in-place.")
     work = out / "notebook_runs"
     shutil.rmtree(work, ignore_errors=True)
     environment = {"HERMES_SCALE": "tiny", **os.environ, "HERMES_RUNS": str(work.resolve())}

@@ -102,7 +102,8 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
             model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(columns),
             eval_dataset=None if held_out is None else held_out.select_columns(columns),
         )  # fmt: skip
-        training.nothing_lost(trainer, len(rows), config.max_length, ("prompt_ids", "chosen_ids", "rejected_ids"))
+        if recipe.dpo.too_long == "refuse":
+            training.nothing_lost(trainer, len(rows), config.max_length, ("prompt_ids", "chosen_ids", "rejected_ids"))
         if adapter is None:
             model.delete_adapter("ref")  # a fresh adapter is 0: the base with the adapter off is the reference
         return trainer

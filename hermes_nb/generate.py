@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hermes_nb import templates
 from hermes_nb.models import reading
+from hermes_nb.runtime import give_back
 
 GREEDY = {"do_sample": False}
 SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
@@ -40,6 +41,7 @@ def answers(
                 batch, _generate(model, tokenizer, [ids[i] for i in batch], max_new_tokens, how), strict=True
             ):
                 out[i] = _answer(tokenizer, new)
+            give_back()
     return out
 
 

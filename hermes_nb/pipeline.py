@@ -227,6 +227,13 @@ def publish_results(out: Path, file: Path, readme: Path) -> dict:
         "metrics": sampled, "stages": {s: m["seconds"] for s, m in meta["stages"].items()},
         "merge": meta["stages"]["merge"]["metrics"], "versions": meta["versions"],
     }  # fmt: skip
+    return write_results(results, file, readme)
+
+
+def write_results(results: dict, file: Path, readme: Path) -> dict:
+    """Write `results` (`note`, `metrics`, ...) to `file` as JSON, and their table between the marks in `readme`."""
+    from hermes_nb import evaluate
+
     before, begin, rest = (readme.read_text(encoding="utf-8") if readme.is_file() else "").partition("<!-- results: ")
     if not begin:
         raise FileProblem(f"{readme}: has no marks for the results; call this at the root of the checkout.")

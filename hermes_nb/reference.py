@@ -6,6 +6,7 @@ Eq. 7). Lesson: 03_dpo.
 
 from hermes_nb import templates
 from hermes_nb.models import reading
+from hermes_nb.runtime import give_back
 
 
 def batches(lengths: list[int], tokens: int) -> list[list[int]]:
@@ -20,7 +21,7 @@ def batches(lengths: list[int], tokens: int) -> list[list[int]]:
     return [b for b in out if b]
 
 
-def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 2048) -> list:
+def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 1024) -> list:
     """Log-probability of every token from `start` on, for rows `(ids, start)`; fp32, one tensor a row."""
     import torch
 
@@ -40,20 +41,31 @@ def token_logps(model, rows: list[tuple[list[int], int]], tokens: int = 2048) ->
                 # the logits at position t - 1 score the token at t
                 logits = hidden[k, start - 1 : len(row) - 1].float()
                 out[i] = logits.log_softmax(-1).gather(-1, ids[k, start : len(row), None]).squeeze(-1).cpu()
+    give_back()
     return out
 
 
-def pair_logps(model, tokenizer, rows, tokens: int = 2048) -> tuple[list[float], list[float]]:
-    """Summed log-probabilities (nats) of the chosen and of the rejected answers of `rows`."""
+def pair_token_logps(model, tokenizer, rows, tokens: int = 1024) -> list[tuple]:
+    """Log-probability (nats) of every token of the chosen and of the rejected answer; one pair of tensors a row."""
     flat = []
     for row in rows:
         prompt, chosen, rejected = templates.pair_ids(tokenizer, row)
         flat += [(prompt + chosen, len(prompt)), (prompt + rejected, len(prompt))]
-    sums = [logps.sum().item() for logps in token_logps(model, flat, tokens)]
-    return sums[::2], sums[1::2]
+    logps = token_logps(model, flat, tokens)
+    return list(zip(logps[::2], logps[1::2], strict=True))
 
 
-def conversation_losses(model, tokenizer, rows, tokens: int = 2048) -> list[float]:
+def sums(token_logps: list[tuple]) -> tuple[list[float], list[float]]:
+    """Summed log-probabilities of chosen and of rejected answers from those of their tokens."""
+    return [chosen.sum().item() for chosen, _ in token_logps], [rejected.sum().item() for _, rejected in token_logps]
+
+
+def pair_logps(model, tokenizer, rows, tokens: int = 1024) -> tuple[list[float], list[float]]:
+    """Summed log-probabilities (nats) of the chosen and of the rejected answers of `rows`."""
+    return sums(pair_token_logps(model, tokenizer, rows, tokens))
+
+
+def conversation_losses(model, tokenizer, rows, tokens: int = 1024) -> list[float]:
     """Mean loss (nats a token) of each conversation over its trained tokens: answers and their stop tokens."""
     import torch
 

@@ -3,6 +3,8 @@
 Loads torch only when asked about the machine, so that `import hermes_nb` stays fast. Lesson: 00_tour.
 """
 
+import ctypes
+import gc
 import hashlib
 import logging
 import os
@@ -215,6 +217,16 @@ def announce(scale: str | None = None) -> Machine:
     here = machine()
     print(here.line())
     return here
+
+
+def give_back() -> None:
+    """Collect garbage and hand freed memory back to the system.
+
+    glibc keeps what was freed in pieces: after a generation on a CPU, whose cache grows step by step, gigabytes.
+    """
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def peak_gb() -> float:

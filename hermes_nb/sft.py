@@ -15,37 +15,43 @@ from hermes_nb.runs import Run
 from hermes_nb.runtime import machine
 
 
-def train(recipe: Recipe, rows, out: Path | str, watch: training.Watch | None = None, model=None) -> Run:
+def train(
+    recipe: Recipe, rows, out: Path | str, watch: training.Watch | None = None, model=None,
+    start: Run | Path | str | None = None,
+) -> Run:  # fmt: skip
     """Train an adapter on `rows` and leave it in `out/sft`; a finished stage is returned, not run again.
 
     `rows` is a Dataset of `messages`, or a mapping with `train` and `held_out`. `watch(rows, step, steps)` gets the
-    metrics as they come. `model` is an already loaded 4-bit base, which is wrapped in place.
+    metrics as they come. `model` is an already loaded 4-bit base, which is wrapped in place. `start` is a run or an
+    adapter folder to go on from (a repair after DPO, say); None starts a fresh adapter.
     Raises RecipeProblem without an sft stage, RunProblem when `out/sft` is of another recipe, DataProblem for rows
     that would be cut, TrainingProblem when the loss is not finite.
     """
     if recipe.sft is None:
         raise RecipeProblem(f"recipe {recipe.name} has no sft stage; use its dpo stage, or recipe course.")
     train_rows, held_out = training.split(rows)
+    adapter = start.adapter if isinstance(start, Run) else Path(start) if start else None
+    parent = runs.file_digest(adapter / "adapter_model.safetensors") if adapter else None
     key = runs.fingerprint(
-        runs.recipe_key(recipe.to_dict(), "sft"), training.digest(train_rows), training.digest(held_out)
+        runs.recipe_key(recipe.to_dict(), "sft"), training.digest(train_rows), training.digest(held_out), parent
     )
     done = runs.finished(Path(out), "sft", key)
     if done:
         return training.replay(done, watch)
-    with runs.stage(out, "sft", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=None) as work:
-        fitted = _fit(recipe, train_rows, held_out, work, watch, model)
+    with runs.stage(out, "sft", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
+        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model)
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
         runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "batch": recipe.sft.batch_line()})
     return Run(Path(out) / "sft")
 
 
-def _fit(recipe: Recipe, rows, held_out, work: Path, watch, model) -> training.Fitted:
+def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model) -> training.Fitted:
     set_seed(recipe.seed)
     tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
     if model is None:
         model = models.load_4bit(recipe.model.base, revision=recipe.model.revision, needs_gb=recipe.needs_gb)
-    model = models.add_lora(model, recipe.lora)
+    model = models.load_adapter(model, adapter, trainable=True) if adapter else models.add_lora(model, recipe.lora)
     recorder = training.Recorder(work, "SFT", watch)
     config = SFTConfig(
         **training.arguments(recipe.sft, machine(), len(rows), work / "checkpoints", recipe.seed),
@@ -59,7 +65,8 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, watch, model) -> training.F
             model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(["messages"]),
             eval_dataset=None if held_out is None else held_out.select_columns(["messages"]),
         )  # fmt: skip
-        training.nothing_lost(trainer, len(rows), config.max_length, ("input_ids",))
+        if recipe.sft.too_long == "refuse":
+            training.nothing_lost(trainer, len(rows), config.max_length, ("input_ids",))
         return trainer
 
     return training.fit(build, model, recorder, score=held_out is not None and recipe.sft.score_held_out)

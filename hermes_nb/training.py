@@ -18,6 +18,7 @@ from hermes_nb.errors import DataProblem, ResourceProblem, TrainingProblem
 from hermes_nb.recipes import Stage
 from hermes_nb.runtime import Machine, machine, peak_gb
 
+ADAPTERS = torch.float32  # what adapters are trained in
 SKIPS_IN_A_ROW = 16  # from 65536 the scale may halve that often before it reaches 1
 
 # called with the tidy rows so far, the step and the number of steps
@@ -174,7 +175,7 @@ def fit(build, model, recorder: Recorder, score: bool) -> Fitted:
     """
     with models.keep_fp32(model):
         trainer = build()
-    rounded = [n for n, p in model.named_parameters() if p.requires_grad and p.dtype != torch.float32]
+    rounded = [n for n, p in model.named_parameters() if p.requires_grad and p.dtype != ADAPTERS]
     if rounded:
         raise TrainingProblem(
             f"{len(rounded)} adapter tensors are not fp32 ({rounded[0]}): updates of a small learning rate would round "

@@ -85,7 +85,11 @@ def load_adapters(model, folders: dict):
 @contextmanager
 def active(model, name: str):
     """Let adapter `name` of `load_adapters` act; `base` means none. PEFT raises ValueError for an unknown name."""
-    if name == "base":
+    from peft import PeftModel
+
+    if name == "base" and not isinstance(model, PeftModel):
+        yield model
+    elif name == "base":
         with model.disable_adapter():
             yield model
     else:

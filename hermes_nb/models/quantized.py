@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from hermes_nb import templates
 from hermes_nb.errors import FileProblem, NetworkProblem
 from hermes_nb.models.builtin import BUILTIN, builtin
-from hermes_nb.runtime import cache_dir, machine, need_memory, token
+from hermes_nb.runtime import cache_dir, give_back, machine, need_memory, token
 
 
 def nf4_config(dtype: str):
@@ -106,6 +106,7 @@ def load_4bit(base: str, dtype: str | None = None, revision: str | None = None, 
     `dtype` is the arithmetic's (default: the machine's). On a CPU the quantized form of a local model is cached, so
     that a second process loads it in under a second. Raises ResourceProblem below `needs_gb` of device memory.
     """
+    give_back()  # of a model that was dropped before
     here = machine()
     need_memory(needs_gb, f"{base} at this scale")
     dtype = dtype or here.dtype

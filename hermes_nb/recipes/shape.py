@@ -71,6 +71,7 @@ class Stage:
     epochs: float = 1.0
     max_steps: int = -1
     max_length: PositiveInt = 1024
+    too_long: Literal["refuse", "cut"] = "refuse"  # cut: let TRL cut rows at max_length, stop token and all
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
     checkpoints: int = 2  # states saved during training, the last one at its end

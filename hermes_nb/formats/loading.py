@@ -1,75 +1,15 @@
-"""Raw row in, conversational row out, for each known source.
+"""Rows of a known source, from a file or the hub, checked and brought to one form.
 
-A reader is a small pure function with its schema in the docstring; adding one is one function and one table row.
 Rows keep two more columns, `source` and `row`, which say where each came from. Lessons: 00_tour, 01_preference_data.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from hermes_nb.errors import DataProblem, NetworkProblem
+from hermes_nb.formats.readers import READERS, Reader, reader
 from hermes_nb.runtime import find_file, token
-
-
-def _message(role: str, content) -> dict:
-    return {"role": role, "content": content or ""}
-
-
-def orca_dpo_pairs(row: dict) -> dict:
-    """Pair from Intel/orca_dpo_pairs: `system, question, chosen, rejected`, all text (12,859 rows, Apache-2.0).
-
-    An empty system text gives no system turn. Source: https://huggingface.co/datasets/Intel/orca_dpo_pairs
-    """
-    system = [_message("system", row["system"])] if row["system"] else []
-    return {
-        "prompt": [*system, _message("user", row["question"])],
-        "chosen": [_message("assistant", row["chosen"])],
-        "rejected": [_message("assistant", row["rejected"])],
-    }
-
-
-def ultrachat_200k(row: dict) -> dict:
-    """Conversation from HuggingFaceH4/ultrachat_200k: `prompt, prompt_id` text, `messages` list of role and content.
-
-    Source: https://huggingface.co/datasets/HuggingFaceH4/ultrachat_200k (207,865 train_sft rows, MIT)
-    """
-    return {"messages": [_message(m["role"], m["content"]) for m in row["messages"]]}
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One known source: its reader, the columns it needs, its hub name, and the column that labels a row."""
-
-    read: Callable[[dict], dict]
-    columns: tuple[str, ...]
-    hub: str
-    stage: str  # pairs | conversations
-    label: str = ""
-    hub_splits: tuple[tuple[str, str], ...] = ()
-
-
-READERS = {
-    "orca_dpo_pairs": Reader(
-        orca_dpo_pairs, ("system", "question", "chosen", "rejected"), "Intel/orca_dpo_pairs", "pairs", "id"
-    ),
-    "ultrachat_200k": Reader(
-        ultrachat_200k,
-        ("messages",),
-        "HuggingFaceH4/ultrachat_200k",
-        "conversations",
-        "prompt_id",
-        (("train", "train_sft"), ("test", "test_sft")),
-    ),  # fmt: skip
-}
-
-
-def reader(source: str) -> Reader:
-    """The reader of `source`. Raises DataProblem naming the known ones."""
-    if source not in READERS:
-        raise DataProblem(f"no source {source!r}; known are {', '.join(READERS)}.")
-    return READERS[source]
 
 
 def raw_rows(path: Path) -> Iterator[dict]:
@@ -100,15 +40,19 @@ def detect(path: str | Path) -> str:
     first = next(raw_rows(file), None)
     if first is None:
         raise DataProblem(f"{file.name}: no rows; a source is known by the columns of its first row.")
-    missing = {name: [c for c in known.columns if c not in first] for name, known in READERS.items()}
-    for name, gone in missing.items():
-        if not gone:
-            return name
-    name = min(missing, key=lambda n: len(missing[n]) / len(READERS[n].columns))
-    raise DataProblem(
-        f"{file.name}: columns {', '.join(first)} fit no known source; {name} comes nearest "
-        f"and misses {', '.join(missing[name])}."
-    )
+    name = max(READERS, key=lambda n: _likeness(READERS[n].columns, first))
+    missing = [c for c in READERS[name].columns if c not in first]
+    if missing:
+        raise DataProblem(
+            f"{file.name}: columns {', '.join(first)} fit no known source; {name} comes nearest "
+            f"and misses {', '.join(missing)}."
+        )
+    return name
+
+
+def _likeness(columns, row) -> float:
+    """Share of all columns, of a source and of a row together, that both have; one schema may lie within another."""
+    return len({*columns} & {*row}) / len({*columns} | {*row})
 
 
 def _hub_rows(known: Reader, split: str, limit: int | None) -> Iterator[dict]:
@@ -141,7 +85,7 @@ def convert(source: str, row: dict, number: int, where: str) -> dict:
             if not isinstance(message["content"], str) or not isinstance(message["role"], str):
                 raise TypeError("a text column holds " + type(message["content"]).__name__)
             message["content"].encode()  # a lone surrogate survives JSON, but no tokenizer and no file
-    except (KeyError, TypeError, AttributeError, UnicodeEncodeError) as error:
+    except (DataProblem, LookupError, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise DataProblem(f"{where}, row {number}: not as {source} promises ({error}); mend or remove it.") from error
     return {**out, "kind": str(row.get(known.label) or "").split("-")[0], "source": source, "row": number}
 

@@ -21,13 +21,14 @@ ONTO, DTYPES = get_args(Onto), get_args(SavedDtype)
 
 def merge(
     base: str, adapter: Path | str, out: Path | str, onto: str = "auto", dtype: str = "auto",
-    max_shard_size: str = "2GB", revision: str | None = None,
+    max_shard_size: str = "2GB", revision: str | None = None, template: str | None = None,
 ) -> Path:  # fmt: skip
     """Merge `adapter` into `base` and write a plain model folder `out`: weights, tokenizer, template, stop token.
 
     `onto` is `dequantized` (the weights that the adapter was trained on; `auto` chooses it) or `original`; `dtype` is
     the saved format (`auto`: `choose_dtype`). Written beside `out` and renamed, so that `out` is
     whole or absent. Loads in plain `transformers`, with no quantization left in its config. Returns `out`.
+    The tokenizer is the one beside the adapter; where there is none, the base's with our chat template `template`.
     Raises RecipeProblem for unknown words, FileProblem for an adapter that does not fit or when `out` is taken.
     """
     out = Path(out)
@@ -36,22 +37,40 @@ def merge(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileProblem(f"{out}: exists already; delete it, or name another folder for the merged model.")
     models.check_adapter(adapter)
-    if not (Path(adapter) / "tokenizer.json").is_file():
-        raise FileProblem(f"{adapter}: no tokenizer beside the adapter; use a folder that a stage of ours has written.")
+    tokenizer = _tokenizer(base, Path(adapter), revision, template)
     dtype = choose_dtype(machine().device) if dtype == "auto" else dtype
-    model = _merged(base, adapter, onto, dtype, revision)
+    model = _merged(base, adapter, onto, dtype, revision, tokenizer)
     out.parent.mkdir(parents=True, exist_ok=True)
     need_disk(out.parent, 1.1 * sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as work:
         folder = Path(work) / "model"
         model.save_pretrained(folder, max_shard_size=max_shard_size)
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
-            if (Path(adapter) / name).is_file():
-                shutil.copyfile(Path(adapter) / name, folder / name)
+        _write_tokenizer(tokenizer, Path(adapter), folder)
         if out.exists():
             out.rmdir()
         os.replace(folder, out)
     return out
+
+
+def _tokenizer(base: str, adapter: Path, revision: str | None, template: str | None):
+    """The tokenizer beside the adapter, else the base's with `template`."""
+    from transformers import AutoTokenizer
+
+    if (adapter / "tokenizer.json").is_file():
+        return AutoTokenizer.from_pretrained(adapter)
+    if template is None:
+        raise FileProblem(f"{adapter}: no tokenizer beside the adapter; use a folder that a stage of ours has written.")
+    return models.tokenizer(base, template, revision)
+
+
+def _write_tokenizer(tokenizer, adapter: Path, folder: Path) -> None:
+    """Copy the adapter's tokenizer files unchanged; where it has none, write those of `tokenizer`."""
+    if not (adapter / "tokenizer.json").is_file():
+        tokenizer.save_pretrained(folder)
+        return
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"):
+        if (adapter / name).is_file():
+            shutil.copyfile(adapter / name, folder / name)
 
 
 def choose_dtype(device: str) -> str:
@@ -64,10 +83,34 @@ def choose_dtype(device: str) -> str:
     return "float16" if device == "cuda" else "float32"
 
 
-def _merged(base: str, adapter, onto: str, dtype: str, revision: str | None):
+def reason(device: str) -> str:
+    """The choice of `choose_dtype` and why, in one sentence."""
+    why = {
+        "float16": "the size of bf16 but 11 significant bits against 8, so a DPO-sized delta survives",
+        "float32": "a DPO-sized delta survives, and a CPU computes fp16 slowly",
+    }
+    dtype = choose_dtype(device)
+    return f"saved as {dtype} on {device}: {why[dtype]}"
+
+
+def gigabytes(linear: float, other: float) -> dict[str, float]:
+    """Memory in GB of a model with `linear` parameters in linear layers and `other` (embeddings, head): name to GB.
+
+    NF4 with double quantization takes 4.127 bits a weight (https://arxiv.org/abs/2305.14314, section 3) and holds only
+    the linear layers. The merge of today holds the whole model in 16 bits and a tenth more.
+    """
+    both = linear + other
+    return {
+        "base in 4 bits": (linear * 4.127 / 8 + 2 * other) / 1e9,
+        "merged, 16 bits": 2 * both / 1e9,
+        "our merge, at least": 2.2 * both / 1e9,
+        "merged, 32 bits": 4 * both / 1e9,
+    }
+
+
+def _merged(base: str, adapter, onto: str, dtype: str, revision: str | None, tokenizer):
     """The merged model in memory, on the device, in `dtype`, with the generation config that stops."""
     import torch
-    from transformers import AutoTokenizer
 
     if onto == "original":
         model = models.load_plain(base, dtype, revision)
@@ -78,7 +121,6 @@ def _merged(base: str, adapter, onto: str, dtype: str, revision: str | None):
         fits = 4e-9 * model.num_parameters() < machine().memory_gb / 2
         model = models.dequantize(model, "float32" if fits else dtype)
     merged = models.load_adapter(model, adapter).merge_and_unload().to(getattr(torch, dtype))
-    tokenizer = AutoTokenizer.from_pretrained(adapter)
     merged.config._name_or_path = merged.name_or_path = models.portable(base)
     for config in (merged.config, merged.generation_config):
         config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id

@@ -1,0 +1,155 @@
+"""What the notebooks share: where one starts when it runs alone, shipped experiments, the growing strip of answers.
+
+A notebook takes what the one before it left in `runs/`; where that is missing it takes the tiny adapters that are
+shipped, and says which. Lessons: all.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hermes_nb import formats, history, recipes, runs
+from hermes_nb.errors import FileProblem
+from hermes_nb.recipes import Recipe
+from hermes_nb.runtime import machine, runs_dir, samples_dir
+
+NEEDS = {"format": (), "sft": (), "dpo": ("sft",), "merge": ("sft", "dpo"), "evaluate": ("sft", "dpo")}
+TUNED = recipes.Model("teknium/OpenHermes-2.5-Mistral-7B", "24c0bea14d53e6f67f1fbe2eca5bfe7cae389b33", "chatml")
+REPAIR = {"max_steps": 10}  # of SFT on complete cards, after the stop token was cut
+FAILURES = ("cut_stop", "length_biased", "too_easy", "noisy")
+QUESTION = "What is a Large Language Model?"
+PROBE = [{"role": "system", "content": "You are a helpful assistant chatbot."}, {"role": "user", "content": QUESTION}]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a notebook starts: its recipe, its run directory, the adapters it builds on, and the reason in a line."""
+
+    recipe: Recipe
+    out: Path
+    adapters: dict[str, Path]  # stage name -> adapter folder
+    line: str
+
+
+def begin(stage: str, scale: str = "auto") -> Start:
+    """Find what the notebook of `stage` (`format`, `sft`, `dpo`, `merge`, `evaluate`) starts from; prints the reason.
+
+    From the run directory where its stages are done, else from the shipped adapters of the built-in model. At a GPU
+    scale without a run, DPO starts from a model that is already tuned, and the later notebooks use the tiny one.
+    """
+    recipe = recipes.load("course", scale)
+    out = runs_dir() / f"course-{recipe.scale}"
+    start = _start(stage, recipe, out, _own(stage, out))
+    print(start.line)
+    return start
+
+
+def _own(stage: str, out: Path) -> dict[str, Path]:
+    """Adapters of the run `out` that belong together: a DPO adapter counts beside the SFT one that it started from."""
+    own = {n: out / n / "adapter" for n in NEEDS[stage] if (out / n / "run.json").is_file()}
+    if "dpo" not in own:
+        return own
+    parent = runs.Run(out / "dpo").meta.get("parent")
+    candidates = [own["sft"]] if "sft" in own else []
+    candidates += [shipped("sft")] if out.name.endswith("-tiny") else []
+    fitting = [f for f in candidates if parent == runs.file_digest(f / "adapter_model.safetensors")]
+    return {"sft": fitting[0], "dpo": own["dpo"]} if fitting else {n: f for n, f in own.items() if n != "dpo"}
+
+
+def _start(stage: str, recipe: Recipe, out: Path, own: dict) -> Start:
+    if set(own) == set(NEEDS[stage]):
+        where = [f"{n} from {out.name if f.parent.parent == out else 'what is shipped'}" for n, f in own.items()]
+        line = f"start: {', '.join(where) or 'nothing needed before this notebook'}"
+        if stage != "merge" or _merge_fits(recipe):
+            return Start(recipe, out, own, line)
+        return replace(begin(stage, "tiny"), line=f"merging at scale {recipe.scale} needs more memory: the tiny model")
+    if recipe.model.base == "builtin":
+        adapters = {n: shipped(n) for n in NEEDS[stage]}
+        line = f"start: no run of yours yet, so the shipped adapters ({', '.join(adapters)})"
+        return Start(recipe, out, adapters, line)
+    tuned = Start(replace(recipe, model=TUNED, sft=None), out.with_name(out.name + "-tuned"), {}, "")
+    if stage == "dpo":
+        line = f"start: no SFT run at scale {recipe.scale}, so DPO starts from {TUNED.base}, which is tuned already: "
+        return replace(tuned, line=line + "pairs must be likely under the policy")
+    if stage == "merge" and (tuned.out / "dpo" / "run.json").is_file() and _merge_fits(recipe):
+        return replace(tuned, adapters={"dpo": tuned.out / "dpo" / "adapter"}, line=f"start: dpo from {tuned.out.name}")
+    tiny = begin(stage, "tiny")
+    missing = " and ".join(n.upper() for n in NEEDS[stage] if n not in own)
+    line = f"start: no {missing} run at scale {recipe.scale} yet, so the tiny model; 02 and 03 make one"
+    return replace(tiny, line=line)
+
+
+def _merge_fits(recipe: Recipe) -> bool:
+    """Whether this machine can merge the recipe's model, which today is loaded whole: 16 GB for one of 7B."""
+    return recipe.model.base == "builtin" or machine().memory_gb >= 16
+
+
+def shipped(stage: str) -> Path:
+    """Folder of the shipped tiny adapter of `stage` (`sft` or `dpo`): r = 8, 16 bits, made by `make experiments`."""
+    folder = samples_dir() / "adapters" / stage
+    if not folder.is_dir():
+        raise FileProblem(f"{folder}: missing; there are adapters of sft and dpo.")
+    return folder
+
+
+def experiment(name: str) -> dict:
+    """A shipped experiment: what was changed, its `history` (tidy frame), metrics, rates and answers.
+
+    Made by `make experiments` on the built-in model; the file says on which machine and with which versions.
+    Raises FileProblem naming the known ones.
+    """
+    folder = samples_dir() / "experiments"
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.json")))
+        raise FileProblem(f"no experiment {name!r}; there are {known}.")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    rows = [
+        {"step": step, "split": "train", "metric": metric, "value": value}
+        for metric, values in data["history"].items() for step, value in enumerate(values, 1)
+    ]  # fmt: skip
+    return data | {"history": history.frame(rows, name)}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One of the four failures: its recipe, its pairs, the adapter that it starts from, and what was changed."""
+
+    title: str
+    recipe: Recipe
+    rows: object  # Dataset of pairs
+    start: Path
+    out: Path
+
+
+def failure(name: str) -> Failure:
+    """A failure of 03_dpo, ready to train: one of `FAILURES`; always the tiny model. FileProblem for another name."""
+    if name not in FAILURES:
+        raise FileProblem(f"no failure {name!r}; there are {', '.join(FAILURES)}.")
+    told = experiment(name)
+    cut = {"too_long": "cut"} if "max_length" in told["changes"] else {}
+    recipe = recipes.load("course", "tiny", overrides={"dpo": told["changes"] | cut})
+    rows = formats.load("orca_dpo_pairs", told["pairs"])
+    run = runs_dir() / "course-tiny"
+    start = run / "sft" / "adapter" if (run / "sft" / "run.json").is_file() else shipped("sft")
+    return Failure(told["title"], recipe, rows, start, run.with_name(f"failure-{name}"))
+
+
+def repair() -> tuple[Recipe, dict]:
+    """The repair of `cut_stop`: the recipe of a short SFT and its rows, complete cards only; always the tiny model."""
+    recipe = recipes.load("course", "tiny", overrides={"sft": REPAIR})
+    rows = formats.mixture(recipe.sft.train, recipe.seed)
+    return recipe, {"train": rows.filter(lambda row: row["kind"] == "card")}
+
+
+def strip(out: Path, **texts: str) -> dict[str, str]:
+    """The probe's answers, model name to text: shipped ones, overlaid by those of `out`; `texts` are added to it."""
+    file = Path(out) / "probe.json"
+    own = (runs.read_json(file) if file.is_file() else {}) | texts
+    if texts:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(file, own)
+    # what is shipped was written by the tiny model, and would mislead beside a larger one
+    before = experiment("headline")["probe"] if file.parent.name.endswith("-tiny") else {}
+    known = before | own
+    return {name: known[name] for name in ("base", "sft", "dpo", "merged") if name in known}

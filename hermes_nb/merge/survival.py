@@ -1,0 +1,164 @@
+"""How much of an adapter's delta is left once a number format has rounded the sum.
+
+A merged weight is saved as round(W + delta). Where the format's steps are wider than the delta, W comes back unchanged
+and what was trained is gone. Lesson: 04_merge.
+"""
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+from safetensors import safe_open
+
+from hermes_nb import models
+from hermes_nb.errors import FileProblem, RecipeProblem
+from hermes_nb.models.adapters import WEIGHTS
+from hermes_nb.models.quantized import locate
+
+FORMATS = ("float32", "float16", "bfloat16", "nf4")
+PREFIX, BLOCK = "base_model.model.", 64
+
+
+def delta(A, B, alpha: float, r: int):
+    """What LoRA adds to a weight: alpha/r * B @ A, of shape (out, in) in fp32.
+
+    `A` is (r, in), `B` is (out, r). https://arxiv.org/abs/2106.09685, section 4.1.
+    """
+    return alpha / r * (B.float() @ A.float())
+
+
+def rounded(weight, dtype: str):
+    """`weight` written in `dtype` (one of FORMATS) and read back, in fp32; same shape.
+
+    nf4 is what the base was loaded in: blocks of 64 weights, double quantization, arithmetic of the scales in fp32.
+    Raises RecipeProblem for another format.
+    """
+    import torch
+
+    if dtype not in FORMATS:
+        raise RecipeProblem(f"no number format {dtype!r} here; there are {', '.join(FORMATS)}.")
+    if dtype != "nf4":
+        return weight.to(getattr(torch, dtype)).float()
+    from bitsandbytes import functional
+
+    packed, state = functional.quantize_4bit(
+        weight.float().contiguous(), blocksize=BLOCK, quant_type="nf4", compress_statistics=True
+    )
+    return functional.dequantize_4bit(packed, state).float()
+
+
+def survives(weight, delta, dtype: str) -> dict[str, float]:
+    """What is left of `delta` after rounding: (round(weight + delta) - round(weight)) against `delta`.
+
+    Both are (out, in). Returns `cosine` (1: same direction), `unchanged` (share of the entries where the delta left
+    no trace), `error` (norm of the difference over the norm of delta) and `relative_delta` (norm of delta over that of
+    weight). For a delta of zeros cosine and error are 0. In nf4 few entries stay as they were, though the delta is
+    lost: the blocks' scales are written anew, and all 64 weights of a block move with them.
+    """
+    before = rounded(weight, dtype)
+    kept, wanted = rounded(weight.float() + delta.float(), dtype) - before, delta.float()
+    size, norm = wanted.double().norm().item(), weight.double().norm().item()
+    product = size * kept.double().norm().item()
+    return {
+        "cosine": (kept.double() * wanted.double()).sum().item() / product if product else 0.0,
+        "unchanged": (kept == 0).float().mean().item(),
+        "error": (kept - wanted).norm().item() / size if size else 0.0,
+        "relative_delta": size / norm if norm else 0.0,
+    }
+
+
+def ladder(sizes, dtypes=FORMATS, shape: tuple[int, int] = (1024, 1024), r: int = 16, seed: int = 0) -> list[dict]:
+    """`survives` for random weights N(0, 0.02) and random deltas of rank `r`, for every relative size and format.
+
+    The weight lies on the format's own grid beforehand, as a stored base does, so that only the delta is rounded.
+    Returns rows of `dtype, size, cosine, unchanged, error, relative_delta`.
+    """
+    import torch
+
+    make = torch.Generator().manual_seed(seed)
+    plain = 0.02 * torch.randn(shape, generator=make).bfloat16().float()
+    low_rank = torch.randn(shape[0], r, generator=make) @ torch.randn(r, shape[1], generator=make)
+    out = []
+    for dtype in dtypes:
+        weight = rounded(plain, dtype)
+        for size in sizes:
+            scaled = low_rank * (size * weight.norm() / low_rank.norm())
+            out.append({"dtype": dtype, "size": size} | survives(weight, scaled, dtype))
+    return out
+
+
+def base_folder(base: str, revision: str | None = None) -> Path:
+    """Folder with the stored weights of `base`: `builtin`, a folder, or a hub model (fetched where it is missing).
+
+    Raises huggingface_hub's LocalEntryNotFoundError (a FileNotFoundError) when it is missing and out of reach.
+    """
+    name, more = locate(base, revision)
+    if not more:
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+
+
+def weight_of(folder: Path | str, layer: str):
+    """The stored weight of `layer` (such as `model.layers.0.mlp.up_proj`) in fp32, read alone from its file."""
+    with ExitStack() as stack:
+        return _read(_where(folder, stack), f"{layer}.weight", folder)
+
+
+def delta_of(adapter: Path | str, layer: str):
+    """The delta that `adapter` adds to `layer`, (out, in) in fp32."""
+    with ExitStack() as stack:
+        return _delta(_where(adapter, stack), layer, adapter)
+
+
+def by_layer(base_folder: Path | str, adapter_folder: Path | str, dtype: str, since: Path | str | None = None):
+    """How much of an adapter survives in each layer when base and adapter are merged and saved in `dtype`.
+
+    Reads one layer at a time: two folders of safetensors, the adapter's as PEFT writes it. With `since`, an earlier
+    adapter, the delta is what was trained after that one. Returns rows of `layer` (module name), `relative_delta` and
+    `cosine`, in the order of the layers.
+    Raises FileProblem when the folder is no adapter, or the base lacks a layer of it.
+    """
+    models.check_adapter(adapter_folder)
+    out = []
+    with ExitStack() as stack:
+        base, adapter = _where(base_folder, stack), _where(adapter_folder, stack)
+        earlier = _where(since, stack) if since else None
+        for layer in sorted({_layer(key) for key in adapter if ".lora_A." in key}, key=_order):
+            change = _delta(adapter, layer, adapter_folder)
+            if earlier:
+                change = change - _delta(earlier, layer, since)
+            found = survives(_read(base, f"{layer}.weight", base_folder), change, dtype)
+            out.append({"layer": layer, "relative_delta": found["relative_delta"], "cosine": found["cosine"]})
+    return out
+
+
+def _where(folder: Path | str, stack: ExitStack) -> dict:
+    """Tensor name to the opened file that holds it, for all safetensors of a folder."""
+    names = (
+        [WEIGHTS] if (Path(folder) / WEIGHTS).is_file() else sorted(p.name for p in Path(folder).glob("*.safetensors"))
+    )
+    files = [stack.enter_context(safe_open(Path(folder) / name, "pt")) for name in names]
+    return {key: file for file in files for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+
+
+def _read(files: dict, key: str, folder):
+    if key not in files:
+        raise FileProblem(f"{folder}: holds no {key}; base and adapter must be of one model.")
+    return files[key].get_tensor(key).float()
+
+
+def _delta(files: dict, layer: str, adapter: Path | str):
+    config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    A, B = (_read(files, f"{PREFIX}{layer}.lora_{side}.weight", adapter) for side in "AB")
+    return delta(A, B, config["lora_alpha"], config["r"])
+
+
+def _layer(key: str) -> str:
+    return key.removeprefix(PREFIX).split(".lora_")[0]
+
+
+def _order(layer: str) -> list:
+    """Sort key: layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in layer.split(".")]

@@ -1,0 +1,63 @@
+"""Figures, each a pure function that returns a `matplotlib.figure.Figure`; one file a subject. Lessons: all."""
+
+from hermes_nb.plots.base import CHOSEN, GREY, KINDS, MARGIN, NEUTRAL, REJECTED, WIDTH, figure, legend
+from hermes_nb.plots.data import (
+    characters,
+    cut_at,
+    difference,
+    leakage,
+    length_bias,
+    lost_stops,
+    pickers,
+    reasons,
+    safety,
+    weight_meanings,
+)
+from hermes_nb.plots.evidence import answers, behaviour, sizes
+from hermes_nb.plots.judging import (
+    calibration,
+    form_radar,
+    kinds_and_baselines,
+    paired_table,
+    shares,
+    stops_and_lengths,
+    temperatures,
+    votes_needed,
+)
+from hermes_nb.plots.merging import candidates, memory_line, sum_by_hand, survival, survival_by_layer, two_bases
+from hermes_nb.plots.overview import road, story
+from hermes_nb.plots.preference import (
+    betas,
+    by_kind,
+    failures,
+    loss_and_gradient,
+    margin_steps,
+    overlay,
+    scatter,
+    stop_rates,
+    two_references,
+)
+from hermes_nb.plots.quantize import (
+    bits_by_block,
+    error_map,
+    held_out_loss,
+    lora_scale,
+    loss_runs,
+    memory_ledger,
+    mixture,
+    moved_shares,
+    nf4_block,
+)
+from hermes_nb.plots.tokenized import heat, tokens
+from hermes_nb.plots.training import curves, margins
+
+__all__ = [
+    "answers", "behaviour", "betas", "bits_by_block", "by_kind", "calibration", "candidates", "characters",
+    "CHOSEN", "curves", "cut_at", "difference", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
+    "held_out_loss", "KINDS", "kinds_and_baselines", "leakage", "legend", "length_bias", "lora_scale",
+    "loss_and_gradient", "loss_runs", "lost_stops", "MARGIN", "margin_steps", "margins", "memory_ledger",
+    "memory_line", "mixture", "moved_shares", "NEUTRAL", "nf4_block", "overlay", "paired_table", "pickers",
+    "reasons", "REJECTED", "road", "safety", "scatter", "shares", "sizes", "stop_rates", "stops_and_lengths",
+    "story", "sum_by_hand", "survival", "survival_by_layer", "temperatures", "tokens", "two_bases",
+    "two_references", "votes_needed", "weight_meanings", "WIDTH",
+]  # fmt: skip
