@@ -14,8 +14,8 @@ FLOORS = (
     {"training", "reference", "audit", "generate"},
     {"sft", "dpo"},
     {"evaluate"},
-    {"plots", "merge"},
-    {"widgets", "pipeline", "course"},
+    {"plots", "merge", "judges", "estimate"},
+    {"widgets", "pipeline", "course", "publish", "stamp", "lessons", "exercises"},
     {"cli"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -64,3 +64,37 @@ def test_outputs_are_normalised():
     assert [o.output_type for o in made.cells[0].outputs] == ["execute_result"]
     assert [c.execution_count for c in made.cells] == [1, 2] == [made.cells[0].outputs[0].execution_count, 2]
     assert made.metadata["hermes_nb"]["code"] == course.digest(made) != course.digest(notebook("1", "3"))
+
+
+def exercise(solution):
+    """A notebook with one exercise and its folded solution."""
+    made = notebook("x = 1", "answer = ...\nprint('not solved yet' if answer is ... else f'solved: {answer}')")
+    made.cells[1].metadata["tags"] = ["exercise"]
+    fold = f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\n\n</details>"
+    made.cells.append(nbformat.v4.new_markdown_cell(fold, metadata={"tags": ["solution"]}))
+    return made
+
+
+def test_solutions_run_when_asked_for(folder, monkeypatch, capsys):
+    """HERMES_SOLUTIONS=1 puts the folded solution into its cell; one that does not solve its exercise fails."""
+    path = folder / "notebooks" / "00_a.ipynb"
+    nbformat.write(exercise("answer = 42\nprint(f'solved: {answer}')"), path)
+    assert course.run([], folder / "out") == 0
+    assert "not solved yet" in (folder / "out" / "00_a.ipynb").read_text()
+    monkeypatch.setenv("HERMES_SOLUTIONS", "1")
+    assert course.run([], folder / "out") == 0
+    assert "solved: 42" in (folder / "out" / "00_a.ipynb").read_text()
+    nbformat.write(exercise("print('nearly')"), path)
+    assert course.run([], folder / "out") == 1
+    assert "does not solve it" in capsys.readouterr().out
+    with pytest.raises(FileProblem, match="unset it"):
+        course.run([], folder / "out", in_place=True)
+
+
+def test_a_live_widget_is_left_out_and_its_picture_stays():
+    """A widget view without its kernel shows an error where a picture could stand."""
+    made = notebook("1")
+    data = {course.WIDGET: {"model_id": "x"}, "image/png": "abc", "text/plain": "a figure"}
+    made.cells[0].outputs = [nbformat.v4.new_output("display_data", data)]
+    course.normalise(made)
+    assert set(made.cells[0].outputs[0].data) == {"image/png", "text/plain"}

@@ -126,3 +126,41 @@ def test_the_trainers_loss_is_the_papers(recipe, rows, start, tmp_path):
         assert margin == pytest.approx(chosen - rejected, abs=1e-5)
         assert loss >= math.log1p(math.exp(-margin)) - 1e-3
         assert loss == pytest.approx(math.log1p(math.exp(-margin)), abs=0.05)
+
+
+def test_rows_are_cut_only_when_the_recipe_says_so(recipe, rows, start, tmp_path):
+    """The stop failure of 03_dpo needs rows that are cut; nothing else may have them."""
+    short = {"max_length": 36}
+    with pytest.raises(DataProblem, match="stop token"):
+        dpo.train(replace(recipe, dpo=replace(recipe.dpo, **short)), rows["dpo"], tmp_path, start, SILENT)
+    cut = replace(recipe, dpo=replace(recipe.dpo, **short, too_long="cut"))
+    assert dpo.train(cut, rows["dpo"], tmp_path, start, SILENT).metrics["steps"] == 3
+
+
+def test_the_lessons_six_lines_are_the_trainers_loss(recipe, rows, tiny_cache, cpu_fp32, tmp_path):
+    """What the notebook shows must be what TRL computes, on rows whose margins are not 0."""
+    import nbformat
+    import torch
+    from trl import DPOConfig, DPOTrainer
+
+    from hermes_nb import course, recipes, reference
+
+    notebook = nbformat.read(course.FOLDER / "03_dpo.ipynb", as_version=4)
+    lesson = {}
+    exec(next(c.source for c in notebook.cells if "miniature" in c.metadata.get("tags", [])), lesson)
+    tokenizer = models.tokenizer(recipe.model.base, "chatml")
+    trainer = DPOTrainer(
+        model=models.add_lora(models.load_4bit(recipe.model.base), recipes.Lora(r=4)), processing_class=tokenizer,
+        args=DPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, beta=0.1, gradient_checkpointing=False),
+        train_dataset=rows["dpo"].select_columns(["prompt", "chosen", "rejected"]),
+    )  # fmt: skip
+    before = reference.pair_logps(trainer.model, tokenizer, rows["dpo"])
+    torch.manual_seed(0)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B.default" in name:
+            parameter.data.normal_(std=0.2)
+    theirs = trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[i] for i in range(12)]))
+    after = reference.pair_logps(trainer.model, tokenizer, rows["dpo"])
+    loss, margin = lesson["dpo_loss"](*(torch.tensor(v) for v in (*after, *before)), 0.1)
+    assert margin.abs().max() > 0.01
+    assert theirs.item() == pytest.approx(loss.mean().item(), abs=1e-4)

@@ -87,7 +87,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_is_half_written(run, recip
     (taken / "mine").write_text("")
     with pytest.raises(FileProblem, match="exists already"):
         merge.merge(recipe.model.base, run.adapter, taken)
-    monkeypatch.setattr(merge.shutil, "copyfile", lambda *a: 1 / 0)
+    monkeypatch.setattr(merge.weights.shutil, "copyfile", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         merge.merge(recipe.model.base, run.adapter, tmp_path / "m")
     assert not (tmp_path / "m").exists()

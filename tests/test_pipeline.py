@@ -93,12 +93,12 @@ def test_a_failed_request_does_not_spoil_the_folder(whole, tmp_path):
 
 def test_a_merge_that_does_not_fit_is_said_and_the_rest_is_kept(whole, tmp_path, monkeypatch):
     """Hours of training on a small GPU must not end without evidence because the last step is too large."""
-    from hermes_nb import merge
+    from hermes_nb.merge import weights
 
     def too_small(*args):
         raise ResourceProblem("merging needs about 16 GB")
 
-    monkeypatch.setattr(merge, "need_memory", too_small)
+    monkeypatch.setattr(weights, "need_memory", too_small)
     with pytest.raises(ResourceProblem, match="16 GB"):
         pipeline.run(whole, tmp_path)
     assert set(evaluate.report(tmp_path)) == {"base", "sft", "dpo"}

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from hermes_nb import cli, evaluate, recipes
+from hermes_nb import cli, evaluate, recipes, stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,13 +30,13 @@ def test_commands_recipes_and_targets_exist():
 
 def test_one_place_names_the_repository():
     """pyproject.toml; everything else must agree with it."""
-    url = re.search(r'Repository = "(.*)"', (ROOT / "pyproject.toml").read_text())[1]
+    url, ref = stamp.address()
     assert url in README
     name = url.removeprefix("https://github.com/")
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         text = notebook.read_text()
-        assert f"github/{name}/blob/main/notebooks/{notebook.name}" in text
-        assert f"git+{url}@main" in text
+        assert f"github/{name}/blob/{ref}/notebooks/{notebook.name}" in text
+        assert f"git+{url}@{ref}" in text
 
 
 def test_pins_lie_within_the_ranges():

@@ -114,3 +114,16 @@ def test_runs_go_where_they_are_told(monkeypatch, tmp_path):
     """`make course` starts from an empty folder, whatever runs a user has."""
     monkeypatch.setenv("HERMES_RUNS", str(tmp_path))
     assert runtime.runs_dir() == tmp_path
+
+
+def test_freed_memory_is_given_back():
+    """After a generation glibc keeps gigabytes in pieces, and the next model no longer fits beside them."""
+    import psutil
+
+    resident = psutil.Process().memory_info().rss
+    pieces = [bytearray(100_000) for _ in range(2000)]  # below the size that is mapped on its own
+    keep = pieces[::20]
+    del pieces
+    runtime.give_back()
+    assert psutil.Process().memory_info().rss - resident < 60e6
+    assert len(keep) == 100

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from hermes_nb import audit, formats, models
+from hermes_nb import audit, formats, models, templates
 from hermes_nb.runtime import samples_dir
 
 SPLITS = ("train", "held_out")
@@ -38,6 +38,10 @@ def test_files_are_what_the_builder_writes(build):
         ("conversations_held_out.jsonl", 60, "ultrachat_200k"),
         ("pairs_train.jsonl", 200, "orca_dpo_pairs"),
         ("pairs_held_out.jsonl", 60, "orca_dpo_pairs"),
+        ("cut_stop.jsonl", 80, "orca_dpo_pairs"),
+        ("length_biased.jsonl", 80, "orca_dpo_pairs"),
+        ("too_easy.jsonl", 80, "orca_dpo_pairs"),
+        ("noisy.jsonl", 80, "orca_dpo_pairs"),
         ("pairs_own_answers_train.jsonl", 79, "orca_dpo_pairs"),
         ("pairs_own_answers_held_out.jsonl", 20, "orca_dpo_pairs"),
     ],
@@ -135,6 +139,29 @@ def test_no_held_out_question_is_nearly_one_of_training():
     for topic in read("topics_held_out.jsonl"):
         mine = words(topic["question"])
         assert max(len(mine & other) / len(mine | other) for other in train) < 0.5, topic["question"]
+
+
+def test_failure_sets_have_one_fault_each(build):
+    """What a failure shows must come from its fault and from nothing else."""
+    for row in read("length_biased.jsonl"):
+        assert row["chosen"].startswith(row["rejected"] + "\nMore: ")
+    assert read("cut_stop.jsonl") == read("length_biased.jsonl")
+    assert {row["rejected"] for row in read("too_easy.jsonl")} == {build.TOO_EASY}
+    clean = {row["question"]: row for row in read("pairs_train.jsonl")}
+    swapped = [i for i, r in enumerate(read("noisy.jsonl")) if r["chosen"] != clean[r["question"]]["chosen"]]
+    assert swapped == list(range(4, 80, 5))
+    assert [i for i, r in enumerate(read("noisy.jsonl")) if r["id"].startswith("swapped")] == swapped
+
+
+@pytest.mark.slow
+def test_at_84_tokens_every_chosen_of_cut_stop_is_cut_and_no_rejected():
+    """The failure needs rejected answers that end exactly where the chosen ones go on."""
+    tokenizer = models.tokenizer("builtin", "chatml")
+    for row in formats.load("orca_dpo_pairs", "cut_stop.jsonl"):
+        prompt, chosen, rejected = templates.pair_ids(tokenizer, row)
+        assert chosen[: len(rejected) - 1] == rejected[:-1]
+        assert 8 <= 84 - len(prompt) - len(rejected) <= 15
+        assert len(prompt) + len(chosen) > 84 + 8
 
 
 @pytest.mark.slow

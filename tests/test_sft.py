@@ -93,3 +93,17 @@ def test_the_adapter_is_fp32_on_disk(recipe, rows, tmp_path):
 
     run = sft.train(recipe, rows["sft"], tmp_path, watch=lambda *a: None)
     assert {t.dtype for t in load_file(run.adapter / "adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_a_start_is_gone_on_from(recipe, rows, tmp_path):
+    """A repair after DPO must change the DPO adapter, not begin a fresh one; another start is another run."""
+    from safetensors.torch import load_file
+
+    first = sft.train(recipe, rows["sft"], tmp_path / "first", watch=lambda *a: None)
+    still = replace(recipe, sft=replace(recipe.sft, learning_rate=1e-12))
+    second = sft.train(still, rows["sft"], tmp_path / "second", watch=lambda *a: None, start=first)
+    before, after = (load_file(r.adapter / "adapter_model.safetensors") for r in (first, second))
+    assert all(torch.allclose(before[name], after[name], atol=1e-9) for name in before)
+    assert second.meta["parent"] == runs.file_digest(first.adapter / "adapter_model.safetensors")
+    with pytest.raises(RunProblem, match="another recipe"):
+        sft.train(still, rows["sft"], tmp_path / "second", watch=lambda *a: None)

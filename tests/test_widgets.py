@@ -72,3 +72,31 @@ def test_text_from_data_never_becomes_an_element(evil):
 def test_dollars_stay_dollars():
     """MathJax would read $5 and $6 as a formula."""
     assert "<span>$</span>5" in widgets.table([{"text": "$5"}]).data
+
+
+def test_a_control_redraws_the_one_picture(monkeypatch):
+    """One output holds the live widget and, for readers without a kernel, the first figure as a picture."""
+    import IPython.display
+    from ipywidgets import FloatSlider
+
+    from hermes_nb import plots
+
+    drawn, shown = [], []
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw=False: shown.append((data, raw)))
+
+    def draw(height):
+        drawn.append(height)
+        fig, (ax,) = plots.figure(1, 1.0)
+        ax.bar([0], [height])
+        return fig
+
+    box = widgets.explore(draw, height=FloatSlider(value=1.0, min=0, max=5))
+    slider, image = box.children
+    before = image.value
+    slider.value = 3.0
+    assert drawn == [1.0, 3.0]
+    assert image.value != before
+    ((bundle, raw),) = shown
+    assert raw
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
+    assert bundle["image/png"].startswith("iVBOR")

@@ -1,0 +1,163 @@
+"""Where a notebook starts when it runs alone. Run alone: python -m pytest tests/test_lessons.py"""
+
+import json
+
+import pytest
+
+from hermes_nb import lessons, models, recipes, runs
+from hermes_nb.errors import FileProblem
+from hermes_nb.runtime import samples_dir
+
+EXPERIMENTS = sorted((samples_dir() / "experiments").glob("*.json"))
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A fresh runtime: no runs yet."""
+    monkeypatch.setenv("HERMES_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def finish(out, stage, parent=None):
+    (out / stage / "adapter").mkdir(parents=True)
+    (out / stage / "adapter" / "adapter_model.safetensors").write_text(stage)
+    runs.write_json(out / stage / "run.json", {"stage": stage, "parent": parent})
+
+
+@pytest.mark.parametrize("stage", ["format", "sft", "dpo", "merge", "evaluate"])
+def test_alone_at_tiny_it_starts_from_what_is_shipped(stage, empty, capsys):
+    """A reader may open any notebook first."""
+    start = lessons.begin(stage, "tiny")
+    assert set(start.adapters) == set(lessons.NEEDS[stage])
+    for folder in start.adapters.values():
+        models.check_adapter(folder)
+    line = capsys.readouterr().out
+    assert ("shipped" in line) == bool(start.adapters)
+
+
+def test_a_run_of_ones_own_comes_first(empty, capsys):
+    """Who has trained an adapter wants to see that one."""
+    finish(empty / "course-tiny", "sft")
+    assert lessons.begin("dpo", "tiny").adapters == {"sft": empty / "course-tiny" / "sft" / "adapter"}
+    assert "sft from course-tiny" in capsys.readouterr().out
+    # half a run is not mixed with what is shipped: that DPO adapter belongs to another SFT
+    assert lessons.begin("merge", "tiny").adapters["sft"] == lessons.shipped("sft")
+
+
+def test_only_adapters_that_belong_together_are_taken_together(empty, capsys):
+    """A DPO adapter beside another SFT than its own has a wrong reference: every margin would be off."""
+    digest = runs.file_digest(lessons.shipped("sft") / "adapter_model.safetensors")
+    finish(empty / "course-tiny", "dpo", parent=digest)
+    dpo = empty / "course-tiny" / "dpo" / "adapter"
+    assert lessons.begin("merge", "tiny").adapters == {"sft": lessons.shipped("sft"), "dpo": dpo}
+    assert "sft from what is shipped, dpo from course-tiny" in capsys.readouterr().out
+    finish(empty / "course-tiny", "sft")  # made later: not where that DPO started
+    assert lessons.begin("merge", "tiny").adapters == {"sft": lessons.shipped("sft"), "dpo": dpo}
+    sft = empty / "course-tiny" / "sft" / "adapter"
+    mine = runs.file_digest(sft / "adapter_model.safetensors")
+    runs.write_json(empty / "course-tiny" / "dpo" / "run.json", {"parent": mine})
+    assert lessons.begin("merge", "tiny").adapters == {"sft": sft, "dpo": dpo}
+    runs.write_json(empty / "course-tiny" / "dpo" / "run.json", {"parent": "of something else"})
+    assert lessons.begin("evaluate", "tiny").adapters["dpo"] == lessons.shipped("dpo")
+
+
+def test_a_merge_that_does_not_fit_falls_back_to_the_tiny_model(empty, monkeypatch):
+    """Run All must reach the end on a T4, whose memory holds a 7B in 4 bits and not in 16."""
+    finish(empty / "course-t4", "sft")
+    digest = runs.file_digest(empty / "course-t4" / "sft" / "adapter" / "adapter_model.safetensors")
+    finish(empty / "course-t4", "dpo", parent=digest)
+    for fits, scale in ((True, "t4"), (False, "tiny")):
+        monkeypatch.setattr(lessons, "_merge_fits", lambda recipe, fits=fits: fits)
+        assert lessons.begin("merge", "t4").recipe.scale == scale
+
+
+def test_on_a_gpu_without_a_run_dpo_starts_from_a_tuned_model(empty, capsys, monkeypatch):
+    """DPO on a base that cannot chat teaches nothing."""
+    monkeypatch.setattr(lessons, "_merge_fits", lambda recipe: True)
+    start = lessons.begin("dpo", "t4")
+    assert start.recipe.model.base == "teknium/OpenHermes-2.5-Mistral-7B"
+    assert start.recipe.sft is None
+    assert start.adapters == {}
+    assert "tuned already" in capsys.readouterr().out
+    for stage in ("merge", "evaluate"):
+        assert lessons.begin(stage, "a100").recipe.scale == "tiny"
+    finish(empty / "course-t4-tuned", "dpo")
+    assert set(lessons.begin("merge", "t4").adapters) == {"dpo"}
+    finish(empty / "course-t4", "sft")
+    assert lessons.begin("dpo", "t4").recipe.model.base == recipes.load("course", "t4").model.base
+
+
+def test_shipped_adapters_are_small_and_whole():
+    """At most 6 MB each, no pickle, no path of a machine."""
+    for stage in ("sft", "dpo"):
+        folder = lessons.shipped(stage)
+        assert {p.name for p in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+        assert sum(p.stat().st_size for p in folder.iterdir()) < 6_000_000
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert config["r"] == recipes.load("course", "tiny").lora.r
+        assert config["lora_alpha"] == recipes.load("course", "tiny").lora.alpha
+        assert "/" not in config["base_model_name_or_path"]
+    with pytest.raises(FileProblem, match="sft and dpo"):
+        lessons.shipped("merge")
+
+
+def test_an_unknown_experiment_is_told_the_known_ones():
+    """A typo in a notebook cell."""
+    with pytest.raises(FileProblem, match="cut_stop"):
+        lessons.experiment("cut_stopp")
+    with pytest.raises(FileProblem, match="no failure 'headline'"):
+        lessons.failure("headline")
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+def test_every_experiment_says_where_it_was_measured(path):
+    """A number without its machine and versions is hearsay."""
+    told = lessons.experiment(path.stem)
+    assert told["chip"]
+    assert set(told["versions"]) == set(runs.STACK)
+    assert list(told["history"].columns) == ["run", "step", "split", "metric", "value"]
+    assert path.stem == "headline" or told["metrics"]["steps"] == told["history"].step.max()
+    assert not [w for w in ("/work/", "/root/", "/home/", "/tmp/") if w in path.read_text()]
+
+
+def test_the_headline_is_three_seeds_at_temperature_1():
+    """The course's one claim: SFT imitates the mixture, DPO chooses within it; n >= 120, intervals apart."""
+    told = lessons.experiment("headline")
+    assert len(told["seeds"]) == 3
+    sft, dpo = told["models"]["sft"], told["models"]["dpo"]
+    assert sft["card"]["n"] == dpo["card"]["n"] == 360
+    assert 0.3 < sft["card"]["value"] < 0.7
+    assert 0.25 < sft["padded"]["value"] < 0.7
+    assert dpo["card"]["low"] > 0.85
+    assert dpo["padded"]["high"] < 0.1
+
+
+def test_the_stop_failure_and_its_repair_are_as_the_lesson_says():
+    """Fewer answers end where rejected ends and chosen goes on; not where it is cut elsewhere; a short SFT mends it."""
+    ends = {n: lessons.experiment(n)["greedy"]["stops"]["value"] for n in ("cut_stop", "cut_elsewhere", "repair_sft")}
+    healthy = lessons.experiment("dpo_beta_01")["greedy"]["stops"]["value"]
+    assert ends["cut_stop"] < healthy - 0.2
+    assert ends["cut_elsewhere"] > ends["cut_stop"] + 0.4
+    assert ends["repair_sft"] > ends["cut_stop"] + 0.5
+
+
+@pytest.mark.parametrize("name", ["cut_stop", "length_biased", "too_easy", "noisy"])
+def test_a_failure_is_ready_to_train(name, empty):
+    """Always the tiny model, its 80 rows, and an adapter to start from."""
+    failure = lessons.failure(name)
+    assert failure.recipe.model.base == "builtin"
+    assert len(failure.rows) == 80
+    models.check_adapter(failure.start)
+    assert failure.recipe.dpo.too_long == ("cut" if name == "cut_stop" else "refuse")
+    _, cards = lessons.repair()
+    assert set(cards["train"]["kind"]) == {"card"}
+
+
+def test_the_strip_of_answers_grows(empty):
+    """Shipped answers first, overlaid by those of the reader's own run."""
+    out = empty / "course-tiny"
+    shipped = lessons.strip(out)
+    assert list(shipped) == ["base", "sft", "dpo", "merged"]
+    assert lessons.strip(out, sft="mine")["sft"] == "mine"
+    assert lessons.strip(out, dpo="too") == shipped | {"sft": "mine", "dpo": "too"}
+    assert lessons.strip(empty / "course-t4", dpo="large") == {"dpo": "large"}
