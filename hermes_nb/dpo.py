@@ -65,8 +65,7 @@ def train(
     if recipe.dpo is None:
         raise RecipeProblem(f"recipe {recipe.name} has no dpo stage.")
     train_rows, held_out = training.split(rows)
-    adapter = start.adapter if isinstance(start, Run) else Path(start) if start else None
-    parent = runs.file_digest(adapter / "adapter_model.safetensors") if adapter else None
+    adapter, parent = training.start_of(start)
     key = runs.fingerprint(
         runs.recipe_key(recipe.to_dict(), "dpo"), training.digest(train_rows), training.digest(held_out), parent
     )

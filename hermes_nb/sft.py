@@ -30,8 +30,7 @@ def train(
     if recipe.sft is None:
         raise RecipeProblem(f"recipe {recipe.name} has no sft stage; use its dpo stage, or recipe course.")
     train_rows, held_out = training.split(rows)
-    adapter = start.adapter if isinstance(start, Run) else Path(start) if start else None
-    parent = runs.file_digest(adapter / "adapter_model.safetensors") if adapter else None
+    adapter, parent = training.start_of(start)
     key = runs.fingerprint(
         runs.recipe_key(recipe.to_dict(), "sft"), training.digest(train_rows), training.digest(held_out), parent
     )

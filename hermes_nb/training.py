@@ -212,6 +212,12 @@ def split(rows) -> tuple:
     return rows, None
 
 
+def start_of(start) -> tuple[Path | None, str | None]:
+    """Adapter folder of a start (a run, a folder, or None) and the digest of its weights, recorded as the parent."""
+    adapter = start.adapter if isinstance(start, runs.Run) else Path(start) if start else None
+    return adapter, runs.file_digest(adapter / "adapter_model.safetensors") if adapter else None
+
+
 def digest(rows) -> str:
     """Digest of the text of rows, the same on every machine."""
     if rows is None:

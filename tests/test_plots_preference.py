@@ -38,8 +38,6 @@ def figures():
     by_kind = {k: {"accuracy": rate(0.8), "margin": evaluate.mean([0.5, 1.5, 2.5])} for k in NAMES}
     return {
         "loss_and_gradient": preference.loss_and_gradient(0.1, 1.0, 0.1),
-        "overlay": preference.overlay({k: r["history"] for k, r in runs.items() if "$" not in k}, "margin", "t", "y"),
-        "overlay of two": preference.overlay({"one": runs["cut"]["history"]}, ["margin", "loss"]),
         "failures": preference.failures(runs),
         "betas": preference.betas({0.01: experiment(), "beta 0.1": experiment(), "0.5": experiment()}),
         "by_kind": preference.by_kind(by_kind, {"longer": 0.5}, NAMES),
@@ -97,22 +95,10 @@ def test_sliders_do_not_move_the_axes():
     assert len({(a.get_xlim(), a.get_ylim()) for a in axes}) == 1
 
 
-def test_an_overlay_has_each_runs_own_curve(drawn):
-    """Curves under the wrong name turn a comparison round."""
-    table = {"slow": experiment(0.1)["history"], "fast": experiment(0.5)["history"]}
-    fig = preference.overlay(table, "margin", ylabel="margin")
-    slow, fast = fig.axes[0].lines[:2]
-    assert (slow.get_ydata()[-1], fast.get_ydata()[-1]) == (pytest.approx(1.0), pytest.approx(5.0))
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["slow", "fast"]
-    assert [t.get_color() for t in fig.legends[0].legend_handles] != [slow.get_color()] * 2
-    assert (slow.get_color(), slow.get_linestyle()) != (fast.get_color(), fast.get_linestyle())
-    assert len(drawn["overlay of two"].axes) == 2
-
-
 def test_a_missing_metric_is_named():
     """An empty axes says nothing about what is missing."""
     with pytest.raises(DataProblem, match="run 'one' has no kl; it has loss"):
-        preference.overlay({"one": experiment()["history"]}, "kl")
+        preference._line(None, experiment()["history"], "kl", "one")
 
 
 def test_failures_stand_beside_the_healthy_run(drawn):

@@ -81,22 +81,6 @@ def loss_and_gradient(beta: float = 0.1, margin: float = 0.0, label_smoothing: f
     return fig
 
 
-def overlay(histories: dict, metric, title: str = "", ylabel="") -> Figure:
-    """Curves of several runs (name to tidy frame); `metric` and `ylabel` are one each, or lists: an axes for each."""
-    metrics = [metric] if isinstance(metric, str) else list(metric)
-    labels = [ylabel or m for m in metrics] if isinstance(ylabel, str) else list(ylabel)
-    fig, axes = figure(len(metrics), 3.4)
-    for ax, each, label in zip(axes, metrics, labels, strict=True):
-        for k, (name, table) in enumerate(histories.items()):
-            _line(ax, table, each, name, color=COLOURS[k % len(COLOURS)], linestyle=STYLES[k % len(STYLES)])
-        lines = dict(zip(histories, list(ax.lines), strict=True))
-        ax.axhline(0, color=NEUTRAL, linewidth=0.6)
-        ax.set(xlabel="step", ylabel=label)
-    fig.suptitle(title, fontsize=11, color=NEUTRAL)
-    _below(fig, lines)
-    return fig
-
-
 def failures(experiments: dict) -> Figure:
     """One row a failure against the healthy run, the first of `experiments` (label to experiment).
 
