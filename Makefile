@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: course test test-fast lab notebooks results samples own-answers experiments stamp lint setup clean
+.PHONY: course test test-fast lab notebooks results samples bench own-answers experiments stamp lint setup clean
 
 setup: $(READY)
 
@@ -42,9 +42,14 @@ notebooks: $(READY)
 results: $(READY)
 	@$(BIN)/python data_samples/experiments.py headline
 
+# measure the data side against the bare tokenizer and write the figures into README.md (about five minutes)
+bench: $(READY)
+	@$(BIN)/python -m hermes_nb bench data --memory 200000 --json data_samples/benchmarks/data_cpu.json --readme README.md
+
 # write the sample rows from their topic files
 samples:
 	@$(PYTHON) data_samples/build.py
+	@$(PYTHON) data_samples/raw.py
 
 # the runs that the notebooks show without running them, and the shipped adapters (about 40 minutes)
 experiments: $(READY)

@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 
 MODULES = (
     "errors", "runtime", "recipes", "templates", "models", "formats", "runs", "history", "training", "reference",
-    "audit", "generate", "sft", "dpo", "evaluate", "plots", "merge", "judges", "estimate", "widgets", "pipeline",
-    "lessons", "exercises", "publish", "course", "stamp", "cli",
+    "audit", "generate", "sft", "dpo", "evaluate", "plots", "merge", "judges", "estimate", "views", "widgets",
+    "pipeline", "formatting", "bench", "lessons", "exercises", "publish", "course", "stamp", "cli",
 )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--results", type=Path, metavar="FILE", help="also write FILE and the table in README.md")
 
     _add_course(commands)
+    _add_data(commands)
     return top
 
 
@@ -59,6 +60,28 @@ def _add_course(commands) -> None:
     course.add_argument("--out", type=Path, default=Path("runs/course"), help="executed notebooks, pictures, HTML")
     course.add_argument("--in-place", action="store_true", help="write the outputs into notebooks/, normalised")
     course.add_argument("--stamp", action="store_true", help="write badges and setup cells from pyproject.toml")
+
+
+def _add_data(commands) -> None:
+    check = commands.add_parser("audit", help="every row of a file kept, or dropped with a reason")
+    check.add_argument("file", help="JSONL, JSON, CSV or parquet file (also looked up in data_samples/)")
+    check.add_argument("--format", default="auto", help="source whose schema it has (default: told by its columns)")
+    check.add_argument("--model", default="builtin", help="builtin, a model folder, or a hub name: whose tokens count")
+    check.add_argument("--template", default="chatml", help="chatml or zephyr")
+    check.add_argument("--max-length", type=int, default=1024, help="tokens of prompt and answer together")
+    check.add_argument("--held-out", metavar="FILE", help="rows that training must not hold")
+    check.add_argument("--benchmark", metavar="FILE", help="benchmark questions that training must not hold")
+    check.add_argument("--no-near-duplicates", action="store_true", help="leave out the slower pass")
+    check.add_argument("--variant", help="read the file as a published system did, such as neuralhermes")
+    check.add_argument("--json", type=Path, metavar="FILE", help="also write the report")
+    check.add_argument("--strict", action="store_true", help="exit with 1 when any row is at fault")
+
+    bench = commands.add_parser("bench", help="measure two sides in one run; exit 1 when a promised ratio is missed")
+    bench.add_argument("what", choices=["data"])
+    bench.add_argument("--rows", type=int, default=6000)
+    bench.add_argument("--memory", type=int, default=0, metavar="ROWS", help="compare peak memory with 10,000 rows")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    bench.add_argument("--readme", type=Path, metavar="FILE", help="also write the table into this README")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,6 +157,35 @@ def _evaluate(args) -> int:
     return 0
 
 
+def _audit(args) -> int:
+    from hermes_nb import audit, formats, models, runs
+
+    source = formats.detect(args.file) if args.format == "auto" else args.format
+    check = audit.pairs if formats.reader(source).makes == "pairs" else audit.conversations
+    tokenizer = models.tokenizer(args.model, args.template)
+    rows = formats.Stream(source, args.file, variant=args.variant)
+    others = formats.load(formats.detect(args.held_out), args.held_out) if args.held_out else None
+    near = not args.no_near_duplicates
+    found = check(rows, tokenizer, args.max_length, held_out=others, benchmark=args.benchmark, near=near,
+                  progress=sys.stderr.isatty())  # fmt: skip
+    print(audit.text(found, source))
+    if args.json:
+        runs.write_json(args.json, found.report)
+    return 1 if args.strict and found.report["dropped"] else 0
+
+
+def _bench(args) -> int:
+    from hermes_nb import bench, runs
+
+    told = bench.data(args.rows, memory=args.memory)
+    print(bench.text(told))
+    if args.json:
+        runs.write_json(args.json, told)
+    if args.readme:
+        bench.write_readme(told, args.readme)
+    return 1 if told["misses"] else 0
+
+
 def _course(args) -> int:
     from hermes_nb import course, stamp
 
@@ -143,4 +195,7 @@ def _course(args) -> int:
     return course.run(args.notebooks, args.out, args.in_place)
 
 
-COMMANDS = {"doctor": _doctor, "run": _run, "merge": _merge, "evaluate": _evaluate, "course": _course}
+COMMANDS = {
+    "doctor": _doctor, "run": _run, "merge": _merge, "evaluate": _evaluate, "course": _course, "audit": _audit,
+    "bench": _bench,
+}  # fmt: skip

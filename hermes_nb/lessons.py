@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hermes_nb import formats, history, recipes, runs
+from hermes_nb import audit, formats, history, models, recipes, runs, templates
 from hermes_nb.errors import FileProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runtime import machine, runs_dir, samples_dir
@@ -153,3 +153,36 @@ def strip(out: Path, **texts: str) -> dict[str, str]:
     before = experiment("headline")["probe"] if file.parent.name.endswith("-tiny") else {}
     known = before | own
     return {name: known[name] for name in ("base", "sft", "dpo", "merged") if name in known}
+
+
+# sample file of a source, where it is not raw/SOURCE.jsonl
+SAMPLES = {
+    "orca_dpo_pairs": "pairs_train.jsonl", "hermes_preference": "raw/hermes_preference.json",
+    "pku_saferlhf_safe": "raw/pku_saferlhf.jsonl",
+}  # fmt: skip
+
+
+def as_published(base: str, max_length: int = 1024) -> list[dict]:
+    """What the audit says of our sample rows as each published system rendered them: one dict a system and source.
+
+    Systems that used Zephyr's template are judged by it; its stop token is added to the tokenizer where it lacks it.
+    """
+    tokenizers = {"chatml": models.tokenizer(base, "chatml"), "zephyr": _zephyr(base)}
+    told = []
+    for system, source in formats.VARIANTS:
+        tokenizer = tokenizers["chatml" if system in ("dpopenhermes", "neuralhermes", "ambersafe") else "zephyr"]
+        check = audit.pairs if formats.reader(source).makes == "pairs" else audit.conversations
+        rows = formats.Stream(source, SAMPLES.get(source, f"raw/{source}.jsonl"), variant=system)
+        found = check(rows, tokenizer, max_length, near=False)
+        why = ", ".join(f"{n} {reason}" for reason, n in found.report["reasons"].items())
+        told.append({"system": system, "source": source, "rows": found.report["rows"], "kept": found.report["kept"],
+                     "what the audit says": why or "nothing"})  # fmt: skip
+    return told
+
+
+def _zephyr(base: str):
+    """The tokenizer of `base` with Zephyr's template, and its stop token where the vocabulary lacks it."""
+    tokenizer = models.tokenizer(base, "chatml")
+    if tokenizer.convert_tokens_to_ids("</s>") in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": ["</s>"]})
+    return templates.fit(tokenizer, "zephyr")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from hermes_nb import audit, formats, models, runs
-from hermes_nb.errors import DataProblem, FileProblem, RecipeProblem, ResourceProblem, RunProblem
+from hermes_nb import runs
+from hermes_nb.errors import FileProblem, RecipeProblem, ResourceProblem, RunProblem
+from hermes_nb.formatting import format_rows, rows_of
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
 
@@ -91,40 +92,6 @@ def _summarise(recipe: Recipe, out: Path) -> dict:
         runs.write_text(out / "recipe.yaml", text)
     runs.write_json(out / "run.json", meta)
     return meta
-
-
-def format_rows(recipe: Recipe, out: Path) -> Run:
-    """Stage `format`: load every source, audit it with the model's own tokens, keep the rows as parquet."""
-    key = runs.recipe_key(recipe.to_dict(), "format")
-    done = runs.finished(out, "format", key)
-    if done:
-        return done
-    tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
-    with runs.stage(out, "format", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=None) as work:
-        (work / "rows").mkdir()
-        reports = {}
-        for name, part, check in (("sft", recipe.sft, audit.conversations), ("dpo", recipe.dpo, audit.pairs)):
-            for split in ("train", "held_out") if part else ():
-                found = check(formats.mixture(getattr(part, split), recipe.seed), tokenizer, part.max_length)
-                if not len(found.kept):
-                    raise DataProblem(f"{name}, {split}: nothing is left to use: {found.line()}.")
-                found.kept.to_parquet(work / "rows" / f"{name}_{split}.parquet")
-                reports[f"{name}_{split}"] = found.report
-        sums = {k: sum(r[k] for r in reports.values()) for k in ("rows", "kept", "dropped")}
-        runs.write_json(work / "audit.json", reports)
-        runs.write_json(work / "stage.json", {"metrics": sums})
-    return Run(out / "format")
-
-
-def rows_of(out: Path, name: str) -> dict:
-    """Formatted rows of stage `name` (`sft` or `dpo`): `train` and `held_out`."""
-    import datasets
-    import pyarrow.parquet
-
-    files = {s: Path(out) / "format" / "rows" / f"{name}_{s}.parquet" for s in ("train", "held_out")}
-    if not files["train"].is_file():
-        raise FileProblem(f"{files['train']}: missing; run the format stage first (--stages format,{name}).")
-    return {s: datasets.Dataset(pyarrow.parquet.read_table(f)) for s, f in files.items()}
 
 
 def _sft(recipe: Recipe, out: Path) -> Run:

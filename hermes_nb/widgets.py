@@ -1,11 +1,10 @@
 """Thin bindings between a running notebook and the pure functions of `plots`. Lessons: 00_tour, 03_dpo."""
 
 import base64
-import html
 import io
 import time
 
-from hermes_nb import history, plots
+from hermes_nb import history, plots, views
 
 
 def png(fig) -> bytes:
@@ -80,8 +79,34 @@ def table(rows: list[dict]) -> object:
 
 
 def _text(value) -> str:
-    """Text safe to show: escaped, `$` kept from MathJax, line breaks kept."""
-    return html.escape(str(value)).replace("$", "<span>$</span>").replace("\n", "<br>")
+    """Text safe to show: `views.text`."""
+    return views.text(value)
+
+
+def show_pair(row: dict) -> None:
+    """Show a pair, words that only one side has marked; raises as `views.pair` does. Lesson: 01_preference_data."""
+    _show_html(views.pair(row))
+
+
+def show_tokens(tokenizer, row: dict, side: str = "chosen", max_length: int | None = None) -> None:
+    """Show the tokens of a pair's answer `side`, or of a conversation, with their roles, cut at `max_length`.
+
+    Raises as `views.row_tokens` does. Lessons: 01_preference_data, 02.
+    """
+    title = "conversation" if "messages" in row else side
+    _show_html(views.tokens(*views.row_tokens(tokenizer, row, side), max_length, title))
+
+
+def show_audit(found) -> None:
+    """Show an `audit.Audit`: what was dropped and why, warnings, lengths, languages. Lesson: 01_preference_data."""
+    _show_html(views.audit(found))
+
+
+def _show_html(view: str) -> None:
+    """Show static HTML as the output of the running cell."""
+    from IPython.display import HTML, display
+
+    display(HTML(view))
 
 
 def explore(draw, **controls):

@@ -73,7 +73,7 @@ def rows():
     words = WORDS.split()
 
     def text(i, n):
-        return " ".join(words[(i * 3 + k) % len(words)] for k in range(n))
+        return " ".join(words[(i * 4 + k) % len(words)] for k in range(n))
 
     def pair(i):
         return {

@@ -12,10 +12,10 @@ FLOORS = (
     {"recipes", "templates"},
     {"models", "formats", "runs", "history"},
     {"training", "reference", "audit", "generate"},
-    {"sft", "dpo"},
+    {"sft", "dpo", "formatting"},
     {"evaluate"},
-    {"plots", "merge", "judges", "estimate"},
-    {"widgets", "pipeline", "course", "publish", "stamp", "lessons", "exercises"},
+    {"plots", "merge", "judges", "estimate", "views"},
+    {"widgets", "pipeline", "course", "publish", "stamp", "lessons", "exercises", "bench"},
     {"cli"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

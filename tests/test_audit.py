@@ -79,8 +79,10 @@ def test_the_limit_is_exact(tokenizer):
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([("user", "q"), ("assistant", "a"), ("user", "q")], "roles"),
-        ([("user", "q"), ("user", "q"), ("assistant", "a")], "roles"),
+        ([("user", "q"), ("assistant", "a"), ("user", "q")], "last turn"),
+        ([("user", "q"), ("user", "q"), ("assistant", "a")], "repeated role"),
+        ([("assistant", "q"), ("user", "q"), ("assistant", "a")], "roles"),
+        ([("tool", "q"), ("user", "q"), ("assistant", "a")], "roles"),
         ([("user", "q"), ("assistant", "")], "empty answer"),
         ([("user", ""), ("assistant", "a")], "empty prompt"),
         ([("user", "q"), ("assistant", "answer " * 60)], "stop token cut"),

@@ -1,261 +1,229 @@
 """Run alone: python -m pytest tests/test_formats.py"""
 
 import json
-import os
+import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from test_formats_readers import ROWS, said, talk
 
 from hermes_nb import formats
-from hermes_nb.errors import DataProblem, FileProblem, NetworkProblem
+from hermes_nb.errors import DataProblem, FileProblem
 
 ORCA = {"system": "S", "question": "Q", "chosen": "good", "rejected": "bad"}
+BAD = ORCA | {"chosen": 3}
 
 
 def write(path: Path, *rows) -> Path:
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
-def test_an_orca_row_becomes_a_pair_of_messages():
-    """The system turn is kept, and an empty one is no turn."""
-    pair = formats.orca_dpo_pairs(ORCA)
-    assert pair["prompt"] == [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
-    assert pair["chosen"] == [{"role": "assistant", "content": "good"}]
-    assert pair["rejected"] == [{"role": "assistant", "content": "bad"}]
-    assert formats.orca_dpo_pairs(ORCA | {"system": ""})["prompt"] == [{"role": "user", "content": "Q"}]
-
-
-def test_an_ultrachat_row_becomes_messages():
-    """Further keys of a message are left out: every row has the same columns."""
-    row = {"prompt": "Q", "prompt_id": "1", "messages": [{"role": "user", "content": "Q", "extra": 1}]}
-    assert formats.ultrachat_200k(row) == {"messages": [{"role": "user", "content": "Q"}]}
-
-
-def said(role: str, content: str) -> dict:
-    return {"role": role, "content": content}
-
-
-def test_an_ultrafeedback_row_parts_at_its_last_message():
-    """The user turn stands in both lists; left in, it would be trained as part of the answer."""
-    row = {
-        "chosen": [said("user", "Q"), said("assistant", "good")],
-        "rejected": [said("user", "Q"), said("assistant", "bad")],
-    }
-    pair = formats.ultrafeedback_binarized(row)
-    assert pair == {
-        "prompt": [said("user", "Q")], "chosen": [said("assistant", "good")], "rejected": [said("assistant", "bad")],
-    }  # fmt: skip
-    with pytest.raises(DataProblem, match="different prompts"):
-        formats.ultrafeedback_binarized(row | {"rejected": [said("user", "R"), said("assistant", "bad")]})
-
-
-def test_a_row_without_a_message_is_named():
-    """An empty list has no last message: Python's IndexError would name neither file nor row."""
-    row = {"prompt": "", "chosen": [], "rejected": [], "score_chosen": 1.0, "score_rejected": 0.0}
-    with pytest.raises(DataProblem, match="file, row 3: not as ultrafeedback_binarized promises"):
-        formats.convert("ultrafeedback_binarized", row, 3, "file")
-
-
-TALK = "\n\nHuman: Q1\n\nAssistant: A1\n\nHuman: Q2\n\nAssistant: "
-
-
-def test_an_hh_dialogue_keeps_every_turn_before_the_last_answer():
-    """Hermes-7b's script lost A1 and Q2 here, and trained the answer to Q2 as one to Q1."""
-    pair = formats.hh_rlhf({"chosen": TALK + "good", "rejected": TALK + "bad"})
-    assert pair["prompt"] == [said("user", "Q1"), said("assistant", "A1"), said("user", "Q2")]
-    assert (pair["chosen"], pair["rejected"]) == ([said("assistant", "good")], [said("assistant", "bad")])
-
-
-def test_a_mark_inside_a_line_is_text():
-    """Split at "Assistant:" alone, a turn that quotes the word would be cut in two."""
-    pair = formats.hh_rlhf({"chosen": TALK + "say Assistant: hi", "rejected": TALK + "Human: no"})
-    assert (pair["chosen"], pair["rejected"]) == (
-        [said("assistant", "say Assistant: hi")],
-        [said("assistant", "Human: no")],
-    )
-
-
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "why"),
-    [
-        (TALK + "good", "\n\nHuman: Q1\n\nAssistant: bad", "different prompts"),
-        ("\n\nHuman: Q", TALK + "bad", "a dialogue begins with"),
-        ("Note.\n\nHuman: Q\n\nAssistant: A", TALK + "bad", "a dialogue begins with"),
-    ],
-)
-def test_an_hh_row_that_is_no_pair_is_named(chosen, rejected, why):
-    """Prompts that differ cannot be compared: DPO's formula has one prompt."""
-    with pytest.raises(DataProblem, match=f"file, row 7: not as hh_rlhf promises .*{why}"):
-        formats.convert("hh_rlhf", {"chosen": chosen, "rejected": rejected}, 7, "file")
-
-
-@pytest.mark.parametrize(
-    ("turns", "prompt_ends", "answer"), [(1, "Q1", "A1"), (2, "Q1", "A2"), (3, "Q2", "A3"), (4, "Q3", "A4")]
-)
-def test_the_published_parse_loses_one_exchange(turns, prompt_ends, answer):
-    """The notebook shows the defect: right for one exchange, one exchange short for more.
-
-    Pieces of Q1 A1 Q2 A2 at "Assistant: ": Q1 | A1 Q2 | A2, of which 3 - 2 = 1 is kept.
-    """
-    text = "".join(f"\n\nHuman: Q{i}\n\nAssistant: A{i}" for i in range(1, turns + 1))
-    prompt, found = formats.hh_rlhf_as_published(text)
-    assert prompt.endswith(f"{prompt_ends}\n\nAssistant: ")
-    assert found == answer
-    assert formats.hh_rlhf_as_published not in [known.read for known in formats.READERS.values()]
-
-
-SAFETY = {
-    "prompt": "Q", "response_0": "zero", "response_1": "one", "is_response_0_safe": False, "is_response_1_safe": True,
-    "better_response_id": 0, "safer_response_id": 1,
-}  # fmt: skip
-
-
-def test_the_safer_answer_is_chosen_not_the_better_one():
-    """Taken by `better_response_id`, a helpful but unsafe answer would be preferred."""
-    assert formats.pku_saferlhf(SAFETY)["chosen"] == [said("assistant", "one")]
-    assert formats.pku_saferlhf(SAFETY)["rejected"] == [said("assistant", "zero")]
-    assert formats.pku_saferlhf(SAFETY | {"safer_response_id": 0})["chosen"] == [said("assistant", "zero")]
-    with pytest.raises(DataProblem, match="row 0: .*neither 0 nor 1"):
-        formats.convert("pku_saferlhf", SAFETY | {"safer_response_id": -1}, 0, "here")
-
-
 def test_rows_say_where_they_came_from(tmp_path):
-    """A dropped row can only be found again by source and number."""
-    rows = formats.load("orca_dpo_pairs", write(tmp_path / "p.jsonl", ORCA, ORCA | {"id": "c-7"}))
-    assert [(r["source"], r["row"], r["kind"]) for r in rows] == [("orca_dpo_pairs", 0, ""), ("orca_dpo_pairs", 1, "c")]
+    """A dropped row can only be found again by source and number; `kind` is what our own ids begin with."""
+    file = write(tmp_path / "p.jsonl", ORCA, ORCA | {"id": "c-7"}, BAD, ORCA | {"id": 7})
+    found = formats.read("orca_dpo_pairs", file).rows
+    assert [(r["source"], r["row"], r["kind"]) for r in found] == [
+        ("orca_dpo_pairs", 0, ""), ("orca_dpo_pairs", 1, "c"), ("orca_dpo_pairs", 3, ""),
+    ]  # fmt: skip
+
+
+def test_a_column_without_a_name_is_no_label(tmp_path):
+    """pandas writes its row numbers into such a column: taken for labels, every row would be a kind of its own."""
+    (tmp_path / "p.csv").write_text(",prompt,completion\n0,Q,A\n1,Q,A\n")
+    assert list(formats.load("prompt_completion", tmp_path / "p.csv")["kind"]) == ["", ""]
+
+
+def test_a_label_that_cannot_be_written_does_not_end_the_reading(tmp_path):
+    """One id with half a character in it, and Arrow refuses the whole batch with an error that names no row."""
+    file = write(tmp_path / "p.jsonl", ORCA, ORCA | {"id": "\ud83d-1"}, ORCA)
+    found = formats.read("orca_dpo_pairs", file)
+    assert len(found.rows) + len(found.dropped) == 3
+    assert {0, 2} <= set(found.rows["row"])
 
 
 def test_order_and_choice_of_rows_depend_on_the_seed_alone(tmp_path):
     """A run that cannot be repeated proves nothing."""
     file = write(tmp_path / "p.jsonl", *[ORCA | {"question": str(i)} for i in range(30)])
-    take = lambda seed: formats.load("orca_dpo_pairs", file, limit=5, seed=seed)["row"]  # noqa: E731
-    assert list(take(0)) == list(take(0))
-    assert list(take(0)) != list(take(1))
+    take = lambda seed, limit=5: list(formats.load("orca_dpo_pairs", file, limit=limit, seed=seed)["row"])  # noqa: E731
+    assert take(0) == take(0)
+    assert sorted(take(0)) == list(formats.drawn(30, 5, 0))
+    assert len({tuple(take(seed)) for seed in range(9)}) > 7
+    assert sorted(take(3, 99)) == list(range(30)) != take(3, 99)
+    assert list(formats.load("orca_dpo_pairs", file, seed=3)["row"]) == list(range(30))  # whole: in the file's order
+
+
+def test_rows_are_taken_by_number_in_whatever_order_they_are_asked_for(tmp_path):
+    """Asked for 3 and 1, a pass that waits for 3 first goes by 1, and a row is missing without a word."""
+    file = write(tmp_path / "p.jsonl", *[ORCA] * 5)
+    rows = lambda *numbers: sorted(formats.read("orca_dpo_pairs", file, numbers=numbers).rows["row"])  # noqa: E731
+    assert rows(1, 3) == [1, 3]
+    assert rows(3, 1) == [1, 3]
+    assert rows(1, 1, 3) == [1, 3]
+
+
+def test_unusable_rows_are_left_out_with_a_warning_that_counts_them(tmp_path):
+    """Left out silently, a third of a set could be missing; raised for, one bad row of a million would end the run."""
+    differing = {"chosen": talk("Q", "good"), "rejected": talk("R", "bad")}
+    file = write(tmp_path / "p.jsonl", ROWS["hh_rlhf"], differing, {"chosen": ""}, differing, ROWS["hh_rlhf"])
+    words = r"^p.jsonl: 5 rows in, 2 kept, dropped: 2 prompts differ, 1 missing column; formats.read gives the dropped"
+    with pytest.warns(UserWarning, match=words) as told:
+        assert list(formats.load("hh_rlhf", file)["row"]) == [0, 4]
+    assert [Path(one.filename) for one in told] == [Path(__file__)]  # points at the caller, once
+    with pytest.raises(formats.Unusable, match="p.jsonl, row 1: .*") as fault:
+        formats.load("hh_rlhf", file, strict=True)
+    assert fault.value.reason == "prompts differ"
+
+
+def test_usable_rows_raise_nothing(tmp_path):
+    """A warning at good rows is switched off, and then not there for bad ones."""
+    file = write(tmp_path / "p.jsonl", ORCA, ORCA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(formats.load("orca_dpo_pairs", file)) == len(formats.load("orca_dpo_pairs", file, strict=True)) == 2
+        assert formats.read("orca_dpo_pairs", write(tmp_path / "b.jsonl", ORCA, BAD)).dropped  # read gives them instead
+    assert formats.read("orca_dpo_pairs", file).line() == "2 rows in, 2 kept"
+
+
+def test_a_dropped_row_says_which_it_is_and_why(tmp_path):
+    """A count alone cannot be mended."""
+    file = write(tmp_path / "p.jsonl", ORCA, BAD, {"question": "Q\n\ud800"})
+    found = formats.read("orca_dpo_pairs", file)
+    assert found.line() == "3 rows in, 1 kept, dropped: 1 wrong type, 1 missing column"
+    assert found.dropped == [
+        {"source": "orca_dpo_pairs", "row": 1, "reason": "wrong type", "detail": "chosen holds int, not text",
+         "excerpt": "system: S | question: Q | chosen: 3 | rejected: bad"},
+        {"source": "orca_dpo_pairs", "row": 2, "reason": "missing column", "detail": found.dropped[1]["detail"],
+         "excerpt": "question: Q \\ud800"},
+    ]  # fmt: skip
+    assert "'system' is missing" in found.dropped[1]["detail"]
+    assert "this row has question" in found.dropped[1]["detail"]
+
+
+def test_the_account_of_dropped_rows_can_be_written(tmp_path):
+    """A report that repeats half a character from a column's name ends in a traceback when it is saved."""
+    file = write(tmp_path / "p.jsonl", ORCA, {"\ud800": "x"}, ORCA | {"chosen": {"\ud800": "\0"}})
+    for row in formats.read("orca_dpo_pairs", file).dropped:
+        (row["detail"] + row["excerpt"]).encode()
+
+
+def test_an_excerpt_is_one_short_line():
+    """A dropped row may be as long as a book."""
+    row = {"question": "a\n\n b\0\ud800 " + "x" * 10_000, "list": [1] * 10_000}
+    assert formats.excerpt(row) == ("question: a b\\0\\ud800 " + "x" * 200)[:160]
+    assert formats.excerpt({"a": None, "b": ["c", {"d": 1}]}) == "a: None | b: ['c', {'d': 1}]"
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("row", "words"),
     [
-        ('{"system": "", "question": "Q", "chosen": "a"}', "row 0: column 'rejected' is missing"),
-        ('{"system": "", "question": "Q", "chosen": 3, "rejected": "b"}', "row 0"),
-        ('{"system": "", "question": ["Q"], "chosen": "a", "rejected": "b"}', "row 0"),
-        ("not json", "line 1: not JSON"),
-        ("[1, 2]", "line 1: a row is a JSON object"),
-        ("", "no rows"),
-        ('{"system": "", "question": "\\ud800", "chosen": "a", "rejected": "b"}', "row 0"),
+        ({"system": "", "question": "Q", "chosen": "a"}, "column 'rejected' is missing"),
+        (BAD, "chosen holds int, not text"), (ORCA | {"question": ["Q"]}, "question holds list, not text"),
+        (ORCA | {"question": "\ud800"}, "question, character 0: lone surrogate"), (ORCA | {"system": "\0"}, "a NUL"),
+        ({}, "column 'system' is missing"),
     ],
-)
-def test_a_wrong_row_is_named_with_its_file(lines, said, tmp_path):
-    """An error deep in a library, without file or row, cannot be mended."""
-    file = tmp_path / "p.jsonl"
-    file.write_text(lines)
-    with pytest.raises(DataProblem, match=said):
-        formats.load("orca_dpo_pairs", file)
+)  # fmt: skip
+def test_a_file_of_which_no_row_can_be_used_is_said_with_its_first_row(row, words, tmp_path):
+    """An error deep in a library, without file or row, cannot be mended; an empty set would be trained on."""
+    file = write(tmp_path / "p.jsonl", row, row)
+    for reading in (formats.read, formats.load):
+        with pytest.raises(DataProblem, match=rf"p\.jsonl.*row 0.*{words}"):
+            reading("orca_dpo_pairs", file)
+    with pytest.raises(formats.Unusable, match=f"here, row 7: not as orca_dpo_pairs promises: .*{words}"):
+        formats.convert("orca_dpo_pairs", row, 7, "here")
 
 
-def test_a_file_in_another_encoding_is_said_with_its_line(tmp_path):
-    """Read with replacement characters, it would train on mangled words."""
-    file = tmp_path / "p.jsonl"
-    file.write_bytes(
-        json.dumps(ORCA).encode() + b"\n" + '{"question": "\u00e9"}'.encode("latin-1").replace(b"\\u00e9", b"\xe9")
-    )
-    with pytest.raises(DataProblem, match="line 2: not UTF-8"):
-        formats.load("orca_dpo_pairs", file)
+def test_a_stream_gives_every_row_once_and_the_account_behind_it(tmp_path):
+    """What is looked at while it passes by is not read a second time; five usable rows by twos are 2, 2, 1."""
+    file = write(tmp_path / "p.jsonl", ORCA, BAD, ORCA, ORCA, ORCA, ORCA)
+    stream = formats.Stream("orca_dpo_pairs", file)
+    batches = list(stream.batches(2))
+    assert [[row["row"] for row in batch] for batch in batches] == [[0, 2], [3, 4], [5]]
+    found = stream.done()
+    assert found.rows.to_list() == sum(batches, [])
+    assert [row["row"] for row in found.dropped] == [row["row"] for row in stream.dropped] == [1]
+    assert stream.count() == 6
 
 
-def test_an_unknown_source_and_a_missing_file_are_named():
-    """The known sources and both places that were looked in are said."""
-    with pytest.raises(DataProblem, match="orca_dpo_pairs, ultrachat_200k"):
-        formats.load("orca")
-    with pytest.raises(FileProblem, match="no such file"):
-        formats.load("orca_dpo_pairs", "nowhere.jsonl")
+def test_what_is_out_of_reach_or_unknown_is_named(tmp_path):
+    """The known sources, both places that were looked in, and the options there are."""
+    file = write(tmp_path / "p.jsonl", ORCA)
+    with pytest.raises(DataProblem, match="no source 'orca'; known are orca_dpo_pairs, ultrachat, ultrachat_200k"):
+        formats.load("orca", file)
+    for missing in ("nowhere.jsonl", tmp_path):
+        with pytest.raises(FileProblem, match="no such file, neither here .* nor in data_samples"):
+            formats.load("orca_dpo_pairs", missing)
+    with pytest.raises(DataProblem, match="no option by='aspects'; it has none"):
+        formats.load("orca_dpo_pairs", file, by="aspects")
+    with pytest.raises(DataProblem, match="no option by='mean'; it has against: second or random; by: overall or"):
+        formats.load("ultrafeedback", file, by="mean")
 
 
-def test_a_hub_set_without_a_network_is_said_with_the_way_out(monkeypatch):
-    """A traceback of the hub's client does not say that a local file would do."""
-    import datasets
-
-    def no_network(*args, **kwargs):
-        raise ConnectionError("offline")
-
-    monkeypatch.setattr(datasets, "load_dataset", no_network)
-    with pytest.raises(NetworkProblem, match="local file"):
-        formats.load("orca_dpo_pairs")
+SAMPLES = {
+    "pairs_train.jsonl": "orca_dpo_pairs", "conversations_train.jsonl": "ultrachat_200k", "hh_rlhf.jsonl": "hh_rlhf",
+    "pku_saferlhf.jsonl": "pku_saferlhf", "ultrafeedback_binarized.jsonl": "ultrafeedback_binarized",
+}  # fmt: skip
 
 
-def test_the_source_of_a_file_is_detected_or_the_nearest_is_named(tmp_path):
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_source_of_a_shipped_file_is_detected(name):
     """Users do not know what their file's schema is called."""
-    assert formats.detect("pairs_train.jsonl") == "orca_dpo_pairs"
-    assert formats.detect("conversations_train.jsonl") == "ultrachat_200k"
+    assert formats.detect(name) == SAMPLES[name]
+    assert len(formats.read(SAMPLES[name], name).rows) > 0
+
+
+@pytest.mark.parametrize("source", [name for name in formats.READERS if not name.startswith("pku_saferlhf_")])
+def test_every_source_is_detected_by_its_rows(source, tmp_path):
+    """`chosen` and `rejected` are all of hh-rlhf and part of nine other sources; `prompt` in front of them is in four.
+
+    A file is of the source whose reader can read it, and of the one with the likest columns among several.
+    """
+    row = ROWS[source]
+    assert formats.detect(write(tmp_path / "p.jsonl", row)) == source
+    bare = {column: row[column] for column in formats.READERS[source].columns}
+    assert formats.detect(write(tmp_path / "p.jsonl", bare)) == source
+
+
+@pytest.mark.parametrize("source", [name for name in formats.READERS if not name.startswith("pku_saferlhf_")])
+def test_one_broken_row_does_not_change_what_a_file_is(source, tmp_path):
+    """A reader that asks for less reads the broken row too: taken for it, a file of pairs would lose its answers, and
+    rated pairs their ties, for one row in twenty."""
+    row = ROWS[source]
+    for column in formats.READERS[source].columns:
+        assert formats.detect(write(tmp_path / "p.jsonl", row | {column: 3}, *[row] * 19)) == source, column
+
+
+def test_columns_that_fit_no_source_are_said_with_the_nearest(tmp_path):
+    """What is missing tells the user which column to rename."""
     file = write(tmp_path / "odd.jsonl", {"system": "", "question": "Q", "chosen": "a"})
-    with pytest.raises(DataProblem, match="orca_dpo_pairs comes nearest and misses rejected"):
+    with pytest.raises(DataProblem, match="odd.jsonl: columns system, .* orca_dpo_pairs comes nearest and misses rej"):
+        formats.detect(file)
+    file = write(tmp_path / "odd.jsonl", {"instruction": "Q", "output": "A"})
+    with pytest.raises(DataProblem, match="openhermes comes nearest and misses input"):
         formats.detect(file)
 
 
-def test_a_schema_that_lies_within_another_is_not_taken_for_it(tmp_path):
-    """`chosen` and `rejected` are all of hh-rlhf, and part of three other sources; `messages` is in two."""
-    for source in formats.READERS:
-        assert formats.detect(write(tmp_path / "p.jsonl", dict.fromkeys(formats.READERS[source].columns))) == source
-    whole = ("prompt", "prompt_id", "chosen", "rejected", "messages", "score_chosen", "score_rejected")
-    assert formats.detect(write(tmp_path / "p.jsonl", dict.fromkeys(whole))) == "ultrafeedback_binarized"
-    with pytest.raises(DataProblem, match="orca_dpo_pairs comes nearest and misses system"):
-        formats.detect(write(tmp_path / "p.jsonl", {k: v for k, v in ORCA.items() if k != "system"}))
+def test_no_source_is_called_near_that_shares_no_column(tmp_path):
+    """Told that orca_dpo_pairs comes nearest to a file of wholly other columns, a user looks for what is not there."""
+    with pytest.raises(DataProblem, match="fit no known source") as error:
+        formats.detect(write(tmp_path / "odd.jsonl", {"question_id": 81, "turns": ["Q"], "category": "writing"}))
+    assert "orca_dpo_pairs comes nearest" not in str(error.value)
 
 
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
+def test_rows_with_the_right_columns_and_the_wrong_values_say_why(tmp_path):
+    """The columns alone would name a source whose reader drops every row."""
+    file = write(tmp_path / "p.jsonl", {"data": [3]})
+    with pytest.raises(DataProblem, match="columns are those of ultrachat, but its first rows do not .*wrong type"):
+        formats.detect(file)
 
 
-@settings(deadline=None)  # a busy machine is no defect
-@given(st.data())
-def test_no_row_crashes_a_reader(data):
-    """A hostile row ends in a pair, or in an error that names it; never in a traceback of Python's."""
-    source = data.draw(st.sampled_from(sorted(formats.READERS)))
-    columns = formats.READERS[source].columns
-    pieces = st.lists(st.sampled_from(["\n\nHuman:", "\n\nAssistant:", " a", "\n"]), max_size=6).map("".join)
-    message = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", 3]), "content": anything})
-    value = anything | pieces | st.lists(message, max_size=3) | st.sampled_from([0, 1, True, 1.0])
-    row = {c: data.draw(value) for c in columns} | data.draw(st.dictionaries(st.sampled_from(["x", "id"]), anything))
-    row.pop(data.draw(st.sampled_from([*columns, "x"])), None)
-    try:
-        out = formats.convert(source, row, 0, "here")
-    except DataProblem as error:
-        words = str(error)
-        assert "row 0" in words
-    else:
-        assert all(isinstance(m["content"], str) for k in ("prompt", "chosen", "messages") for m in out.get(k, []))
-
-
-def test_real_rows_are_read_whole():
-    """Rows in = rows out, on genuine rows of the public set (`HERMES_REAL_DATA`)."""
-    folder = os.environ.get("HERMES_REAL_DATA")
-    if not folder:
-        pytest.skip("HERMES_REAL_DATA names no folder of real rows")
-    file = Path(folder) / "orca_dpo_pairs.jsonl"
-    rows = formats.load("orca_dpo_pairs", file)
-    assert len(rows) == sum(bool(line.strip()) for line in file.read_text(encoding="utf-8").splitlines())
-
-
-@pytest.mark.parametrize("name", ["hh_rlhf_helpful_base", "hh_rlhf_helpful_online"])
-def test_real_dialogues_are_read_but_for_known_faults(name):
-    """A reader that holds on our own rows alone would refuse the real set (`HERMES_REAL_DATA`)."""
-    folder = os.environ.get("HERMES_REAL_DATA")
-    if not folder:
-        pytest.skip("HERMES_REAL_DATA names no folder of real rows")
-    file, pairs, faults = Path(folder) / f"{name}.jsonl", [], []
-    assert formats.detect(file) == "hh_rlhf"
-    for number, row in enumerate(formats.raw_rows(file)):
-        try:
-            pairs.append(formats.convert("hh_rlhf", row, number, name))
-        except DataProblem as error:
-            faults.append(str(error))
-    assert len(faults) <= 0.03 * len(pairs)
-    assert all("different prompts" in fault for fault in faults)
-    assert all(pair["prompt"][-1]["role"] == "user" for pair in pairs[:100])
-    assert not [p for p in pairs if "\n\nAssistant:" in p["chosen"][0]["content"]]
+def test_read_messages_are_detected_as_such(tmp_path):
+    """What was read once, and saved, is a source again: pairs and conversations of messages."""
+    for source, name in (("orca_dpo_pairs", "message_pairs"), ("openhermes", "message_lists")):
+        rows = formats.load(source, write(tmp_path / "p.jsonl", ROWS[source]))
+        rows.to_json(tmp_path / "saved.jsonl")
+        assert formats.detect(tmp_path / "saved.jsonl") == name
+        again = formats.load(name, tmp_path / "saved.jsonl")
+        assert [m for key in ("prompt", "messages") if key in again.features for m in again[key][0]][0] == said(
+            "user", "Q"
+        )

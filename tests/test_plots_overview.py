@@ -87,7 +87,8 @@ def test_the_road_leads_through_modules_that_exist():
 
 def test_the_road_names_the_folders_that_runs_have():
     """The folder names come from the code that writes them."""
-    code = (Path(hermes_nb.__file__).parent / "pipeline.py").read_text(encoding="utf-8")
+    package = Path(hermes_nb.__file__).parent
+    code = "".join((package / f"{name}.py").read_text(encoding="utf-8") for name in ("pipeline", "formatting"))
     assert [s[3] for s in overview.STOPS[1:]] == ["format/rows/", "sft/adapter/", "dpo/adapter/", "merged/", "reports/"]
     for part in ('"format" / "rows"', '"adapter"', '"merged"', '"reports"'):
         assert part in code

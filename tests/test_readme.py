@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from hermes_nb import cli, evaluate, recipes, stamp
+from hermes_nb import bench, cli, evaluate, recipes, stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,6 +15,14 @@ def test_figures_are_read_from_the_measured_run():
     file = re.search(r"<!-- results: (\S+) -->\n(.*?)\n<!-- /results -->", README, re.S)
     measured = json.loads((ROOT / file[1]).read_text(encoding="utf-8"))
     assert file[2].strip() == evaluate.markdown(measured).strip()
+
+
+def test_the_data_side_s_figures_are_the_measured_ones():
+    """`make bench` writes them, and none of its promises was missed."""
+    file = re.search(r"<!-- bench data: (\S+) -->\n(.*?)\n<!-- /bench data -->", README, re.S)
+    measured = json.loads((ROOT / file[1]).read_text(encoding="utf-8"))
+    assert file[2].strip() == bench.markdown(measured).strip()
+    assert measured["misses"] == []
 
 
 def test_commands_recipes_and_targets_exist():

@@ -100,3 +100,40 @@ def test_golden_ids_of_the_builtin_tokenizer(builtin_model):
     )
     assert ids == [1, 4093, 198, 6004, 2, 198, 1, 520, 9531, 198, 31041, 2]
     assert mask == [0] * 10 + [1, 1]
+
+
+@pytest.fixture(scope="module")
+def builtin_zephyr():
+    """The built-in tokenizer with Zephyr's stop token added, since its vocabulary lacks it."""
+    from hermes_nb import models
+
+    tokenizer = models.tokenizer("builtin", "chatml")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</s>"]})
+    return templates.fit(tokenizer, "zephyr")
+
+
+@pytest.mark.slow
+def test_golden_zephyr_ids_of_the_builtin_tokenizer(builtin_zephyr):
+    """Zephyr's tags are plain text to this tokenizer, so each is several ids; only the stop token is one (49152).
+
+    As the published template gives them, less the newline after the last stop token.
+    """
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    ids, mask = templates.conversation_ids(builtin_zephyr, messages)
+    user, assistant = [44, 108, 4093, 108, 46, 198, 6004], [198, 44, 108, 520, 9531, 108, 46, 198, 31041]
+    assert ids == [*user, 49152, *assistant, 49152]
+    assert mask == [0] * 16 + [1, 1]
+    assert templates.prompt_ids(builtin_zephyr, messages[:1]) == [*user, 49152, *assistant[:-1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["chatml", "zephyr"])
+def test_trl_finds_both_templates_sound_on_the_builtin_tokenizer(name, builtin_zephyr):
+    """TRL's own checks: a prompt's ids stay a prefix when turns follow, and the stop token is trained."""
+    from trl.chat_template_utils import is_chat_template_prefix_preserving, is_chat_template_stop_token_trained
+
+    from hermes_nb import models
+
+    tokenizer = models.tokenizer("builtin", "chatml") if name == "chatml" else builtin_zephyr
+    assert is_chat_template_prefix_preserving(tokenizer)
+    assert is_chat_template_stop_token_trained(tokenizer)

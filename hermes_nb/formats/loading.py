@@ -1,117 +1,200 @@
-"""Rows of a known source, from a file or the hub, checked and brought to one form.
+"""Rows of a known source, from a file or the hub: read as a stream, checked, every unusable one kept in the account.
 
 Rows keep two more columns, `source` and `row`, which say where each came from. Lessons: 00_tour, 01_preference_data.
 """
 
-import json
+import warnings
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from hermes_nb.errors import DataProblem, NetworkProblem
-from hermes_nb.formats.readers import READERS, Reader, reader
-from hermes_nb.runtime import find_file, token
+from hermes_nb.errors import DataProblem
+from hermes_nb.formats import as_published
+from hermes_nb.formats.files import count_rows, raw_rows
+from hermes_nb.formats.hub import Hub
+from hermes_nb.formats.rows import Unusable
+from hermes_nb.formats.stored import Store, key_of
+from hermes_nb.formats.table import Reader, reader
+from hermes_nb.runtime import find_file
+
+TROUBLE = (DataProblem, LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
 
-def raw_rows(path: Path) -> Iterator[dict]:
-    """Rows of a JSONL file. Raises DataProblem naming file and line where one is not a JSON object."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataProblem(f"{path.name}, line {number}: not UTF-8 text; save the file as such.") from error
-            except json.JSONDecodeError as error:
-                raise DataProblem(f"{path.name}, line {number}: not JSON ({error.msg}); mend or remove it.") from error
-            if not isinstance(row, dict):
-                raise DataProblem(
-                    f"{path.name}, line {number}: a row is a JSON object; this is a {type(row).__name__}."
-                )
-            yield row
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading: `rows` (a Dataset) and `dropped` (dicts of source, row, reason, detail, excerpt)."""
+
+    rows: object
+    dropped: list[dict]
+
+    def line(self) -> str:
+        """The count in one line."""
+        why = ", ".join(f"{n} {reason}" for reason, n in Counter(d["reason"] for d in self.dropped).most_common())
+        return f"{len(self.rows) + len(self.dropped)} rows in, {len(self.rows)} kept" + (
+            f", dropped: {why}" * bool(why)
+        )
 
 
-def detect(path: str | Path) -> str:
-    """Name the source whose columns the first row of a JSONL file has.
+def convert(source: str, row: dict, number: int, where: str, options: dict | None = None) -> dict:
+    """Read one raw row. Raises Unusable (a DataProblem) naming file, row and column when it cannot be used."""
+    try:
+        return converted(reader(source), source, row, number, options or {})
+    except Unusable as fault:
+        raise Unusable(fault.reason, f"{where}, row {number}: not as {source} promises: {fault}") from fault
 
-    Raises DataProblem that says which source came nearest and which columns are missing.
+
+def converted(known: Reader, source: str, row: dict, number: int, options: dict) -> dict:
+    """The row in one form, with `kind`, `source` and `row`. Raises Unusable."""
+    missing = known.lacks(row)
+    if missing:
+        raise Unusable(
+            "missing column",
+            f"column {missing[0]!r} is missing ({source} has {', '.join(known.columns)}; "
+            f"this row has {escaped(', '.join(map(str, row))[:200])})",
+        )
+    try:
+        out = known.read(row, **options)
+    except Unusable:
+        raise
+    except TROUBLE as error:  # a hostile row ends in a reason, never in a traceback
+        raise Unusable("wrong type", f"{type(error).__name__}: {str(error)[:80]}") from error
+    label = row.get(known.label) if known.label else None
+    kind = escaped(label.split("-")[0]) if isinstance(label, str) else ""
+    return {**out, "kind": kind, "source": source, "row": number}
+
+
+def escaped(words: str) -> str:
+    """Text that every file can hold: lone surrogates and NULs as escapes."""
+    return words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def excerpt(row: dict, length: int = 160) -> str:
+    """The beginning of what a raw or converted row says, on one line."""
+    words = " | ".join(f"{k}: {v}" if isinstance(v, str) else f"{k}: {v!r}"[: 2 * length] for k, v in row.items())
+    return " ".join(escaped(words).split())[:length]
+
+
+class Stream:
+    """Rows of one source, read once: batches pass by while they are written down. `done()` gives the Reading.
+
+    Raises FileProblem or NetworkProblem for a source out of reach, DataProblem for a file that cannot be read.
     """
-    file = find_file(path)
-    first = next(raw_rows(file), None)
-    if first is None:
-        raise DataProblem(f"{file.name}: no rows; a source is known by the columns of its first row.")
-    name = max(READERS, key=lambda n: _likeness(READERS[n].columns, first))
-    missing = [c for c in READERS[name].columns if c not in first]
-    if missing:
-        raise DataProblem(
-            f"{file.name}: columns {', '.join(first)} fit no known source; {name} comes nearest "
-            f"and misses {', '.join(missing)}."
-        )
-    return name
+
+    def __init__(self, source: str, path=None, split: str = "train", *, numbers=None, variant=None, **options):
+        known = as_published.reader(source, variant) if variant else reader(source)
+        _check(source, known, options)
+        self.source, self.numbers, self.options, self.dropped = source, numbers, options, []
+        self.known, self.name = known, f"{variant}/{source}" if variant else source
+        self.file = find_file(path) if path else Hub(source, known, split)
+        self.where = self.file.name
+        drawn = None if numbers is None else key_of([int(n) for n in numbers])
+        asked = [self.name, options, split if path is None else "", drawn]
+        self.store = Store(self.file if path else None, asked)
+
+    def _rows(self) -> Iterator[dict]:
+        return raw_rows(self.file) if isinstance(self.file, Path) else self.file.rows()
+
+    def raw(self) -> Iterator[tuple[int, dict]]:
+        """Number and raw row of all rows asked for."""
+        numbered = self._prepared(enumerate(self._rows()))
+        if self.numbers is None:
+            yield from numbered
+            return
+        wanted = iter(sorted({*self.numbers}))
+        next_one = next(wanted, None)
+        for at, one in enumerate(numbered):
+            if next_one is None:
+                return
+            if at == next_one:
+                yield one
+                next_one = next(wanted, None)
+
+    def _prepared(self, numbered: Iterator) -> Iterator[tuple[int, dict]]:
+        return self.known.prepare(numbered) if self.known.prepare else numbered
+
+    def count(self) -> int:
+        """Rows in the whole source."""
+        if self.known.prepare:
+            return sum(1 for _ in self._prepared(enumerate(self._rows())))
+        return count_rows(self.file) if isinstance(self.file, Path) else self.file.count()
+
+    def batches(self, size: int = 256) -> Iterator[list[dict]]:
+        """Converted rows, `size` at a time; unusable ones go to `dropped` instead."""
+        if self.store.ready:
+            self.dropped = self.store.dropped()
+            yield from self.store.batches(size)
+            return
+        batch, self.dropped = [], []
+        with self.store.writing() as write:
+            for number, row in self.raw():
+                try:
+                    batch.append(converted(self.known, self.source, row, number, self.options))
+                except Unusable as fault:
+                    self.dropped.append(
+                        {"source": self.source, "row": number, "reason": fault.reason, "detail": fault.detail,
+                         "excerpt": excerpt(row)}
+                    )  # fmt: skip
+                if len(batch) == size:
+                    write(batch)
+                    yield batch
+                    batch = []
+            if batch:
+                write(batch)
+                yield batch
+            write.dropped = self.dropped
+
+    def done(self) -> Reading:
+        """Read what is left to read. Raises DataProblem where no row can be used, with the first row's reason."""
+        if not self.store.ready:
+            for _ in self.batches():
+                pass
+        self.dropped = self.store.dropped()
+        if not self.store.rows_written:
+            if not self.dropped:
+                raise DataProblem(f"{self.where}: no rows.")
+            first = self.dropped[0]
+            fault = Unusable(first["reason"], first["detail"])
+            raise DataProblem(f"{self.where}, row {first['row']}: {fault}; no row of it can be used.")
+        return Reading(self.store.dataset(), self.dropped)
 
 
-def _likeness(columns, row) -> float:
-    """Share of all columns, of a source and of a row together, that both have; one schema may lie within another."""
-    return len({*columns} & {*row}) / len({*columns} | {*row})
+def _check(source: str, known: Reader, options: dict) -> None:
+    """Raise DataProblem for an option, or a value of one, that the reader does not know."""
+    for name, value in options.items():
+        if value not in known.options.get(name, ()):
+            may = "; ".join(f"{n}: {' or '.join(values)}" for n, values in known.options.items()) or "none"
+            raise DataProblem(f"{source}: no option {name}={value!r}; it has {may}.")
 
 
-def _hub_rows(known: Reader, split: str, limit: int | None) -> Iterator[dict]:
-    """Rows of a hub data set, streamed."""
-    import datasets
+def read(source: str, path: str | Path | None = None, split: str = "train", **how) -> Reading:
+    """Read a source whole: what `load` gives, and the rows that cannot be used, each with its reason.
 
-    name = dict(known.hub_splits).get(split, split)
-    try:
-        stream = datasets.load_dataset(known.hub, split=name, streaming=True, token=token())
-        yield from (stream if limit is None else stream.take(limit))
-    except (OSError, ConnectionError, ValueError) as error:
-        raise NetworkProblem(
-            f"{known.hub} ({name}) could not be read from the hub ({type(error).__name__}); check the network, "
-            f"or give a local file of that schema as path."
-        ) from error
+    `how`: `numbers` (row numbers to take), `variant` (a published system's own reader, for lessons), and the reader's
+    options, such as `against="random"` for `ultrafeedback`. Raises as `load` does.
+    """
+    return Stream(source, path, split, **how).done()
 
 
-def convert(source: str, row: dict, number: int, where: str) -> dict:
-    """Read one raw row; DataProblem names file, row and column when the schema does not hold."""
-    known = reader(source)
-    missing = [c for c in known.columns if c not in row]
-    if missing:
-        raise DataProblem(
-            f"{where}, row {number}: column {missing[0]!r} is missing ({source} has {', '.join(known.columns)}; "
-            f"this row has {', '.join(row)})."
-        )
-    try:
-        out = known.read(row)
-        for message in (m for part in out.values() for m in part):
-            if not isinstance(message["content"], str) or not isinstance(message["role"], str):
-                raise TypeError("a text column holds " + type(message["content"]).__name__)
-            message["content"].encode()  # a lone surrogate survives JSON, but no tokenizer and no file
-    except (DataProblem, LookupError, TypeError, AttributeError, UnicodeEncodeError) as error:
-        raise DataProblem(f"{where}, row {number}: not as {source} promises ({error}); mend or remove it.") from error
-    return {**out, "kind": str(row.get(known.label) or "").split("-")[0], "source": source, "row": number}
-
-
-def load(source: str, path: str | Path | None = None, split: str = "train", limit: int | None = None, seed: int = 0):
+def load(source: str, path: str | Path | None = None, split: str = "train", limit: int | None = None, seed: int = 0,
+         strict: bool = False, **how):  # fmt: skip
     """Load rows of `source` as a conversational `datasets.Dataset`.
 
-    From the JSONL file `path` (also looked up in `data_samples/`), else from the hub's `split`. Pairs have `prompt`,
-    `chosen`, `rejected`, conversations have `messages`; both have `kind` (what our own rows' ids begin with), `source`
-    and `row` (counted from 0). `limit` keeps that many rows, drawn by `seed`: the order of rows is a function of it.
-    Raises DataProblem for a row that is not of that schema, FileProblem or NetworkProblem for a source out of reach.
+    From the file `path` (JSONL, JSON, CSV, parquet; also looked up in `data_samples/`), else from the hub's `split`
+    (`train`, `test` or one of the handbook's six). Pairs have `prompt`, `chosen`, `rejected`, conversations have
+    `messages`; both have `kind` (what our own rows' ids begin with), `source` and `row` (counted from 0). `limit` keeps
+    that many rows, drawn and ordered by `seed` alone, without holding the rest; `how` as in `read`. Rows that cannot be
+    used are left out with a warning that counts them by reason (`read` returns them); `strict` raises DataProblem for
+    the first. Raises FileProblem or NetworkProblem for a source out of reach.
     """
-    import datasets
+    from hermes_nb.formats.mixtures import drawn
 
-    known = reader(source)
-    where = Path(path).name if path else known.hub
-    raw = raw_rows(find_file(path)) if path else _hub_rows(known, split, None if limit is None else 10 * limit)
-    rows = datasets.Dataset.from_list([convert(source, row, i, where) for i, row in enumerate(raw)])
-    if not len(rows):
-        raise DataProblem(f"{where}: no rows.")
-    return rows if limit is None else rows.shuffle(seed=seed).select(range(min(limit, len(rows))))
-
-
-def mixture(sources, seed: int = 0):
-    """Load and concatenate the sources of a recipe (`recipes.Source`), in an order that depends on `seed` alone."""
-    import datasets
-
-    parts = [load(s.source, s.path, s.split, s.limit, seed) for s in sources]
-    return datasets.concatenate_datasets(parts).shuffle(seed=seed)
+    numbers = None if limit is None else drawn(Stream(source, path, split, **how).count(), limit, seed)
+    found = read(source, path, split, numbers=numbers, **how)
+    where = Path(path).name if path else source
+    if found.dropped:
+        first = found.dropped[0]
+        if strict:
+            raise Unusable(first["reason"], f"{where}, row {first['row']}: {first['detail']}")
+        warnings.warn(f"{where}: {found.line()}; formats.read gives the dropped rows.", stacklevel=2)
+    return found.rows if limit is None else found.rows.shuffle(seed=seed)

@@ -101,6 +101,17 @@ def _field_class(owner, name: str):
     return next((c for c in (Source, Model, Lora, Sft, Dpo, Merge, Evaluate) if c.__name__ in hint), owner)
 
 
+def _check_shares(sources: tuple[Source, ...]) -> None:
+    """Refuse a source with two meanings of how much, and a mixture in which they are not the same."""
+    for one in sources:
+        given = [k for k in ("limit", "share_of_source", "share_of_mixture") if getattr(one, k) is not None]
+        if len(given) > 1:
+            raise RecipeProblem(f"{one.source}: {' and '.join(given)} both say how many rows; keep one of them.")
+    shares = [one.share_of_mixture is not None for one in sources]
+    if any(shares) and not all(shares):
+        raise RecipeProblem("share_of_mixture: give it for every source of the mixture, or for none.")
+
+
 def _check(recipe: Recipe) -> Recipe:
     """Refuse combinations known to fail, before anything is loaded."""
     for stage in (recipe.sft, recipe.dpo):
@@ -108,6 +119,9 @@ def _check(recipe: Recipe) -> Recipe:
             stage.accumulation()
     if recipe.dpo is None:
         raise RecipeProblem(f"{recipe.name}: the dpo stage is missing; what comes after it is measured on its pairs.")
+    for stage in (recipe.sft, recipe.dpo):
+        for sources in (stage.train, stage.held_out) if stage else ():
+            _check_shares(sources)
     if "lm_head" in recipe.lora.targets:
         raise RecipeProblem(
             "lora.targets: no adapter on the head; TRL scores tokens with the head's own weight, "

@@ -23,17 +23,28 @@ Optimizer = Literal[
 ]  # fmt: skip
 Onto = Literal["auto", "dequantized", "original"]
 SavedDtype = Literal["auto", "bfloat16", "float16", "float32"]
+Share = Annotated[float, Field(gt=0, le=1)]
 STRICT = pydantic.ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=STRICT)
 class Source:
-    """Rows of one source: a file of that schema, or the hub's data set when `path` is empty."""
+    """Rows of one source: a file of that schema, or the hub's data set when `path` is empty; all of them, or some.
+
+    At most one of `limit` (a count), `share_of_source` (alignment-handbook's meaning of a weight) and
+    `share_of_mixture` (TRL's) says how many; `take` says which: drawn by the seed, or the first. `variant` names the
+    published system whose own reader is used, defects and all; `options` are the reader's.
+    """
 
     source: str
     path: str | None = None
     split: str = "train"
-    limit: int | None = None
+    limit: PositiveInt | None = None
+    share_of_source: Share | None = None
+    share_of_mixture: Share | None = None
+    take: Literal["shuffled", "first"] = "shuffled"
+    variant: str | None = None
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
