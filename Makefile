@@ -29,7 +29,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest
 
 test-fast: $(READY)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not long"
 
 lab: $(READY)
 	@$(BIN)/python -m jupyterlab notebooks

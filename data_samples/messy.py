@@ -1,4 +1,4 @@
-"""Rows for the audit, in the schema of orca_dpo_pairs: 30 good pairs, 6 that earn a warning, 24 with a planted fault.
+"""Rows for the audit, in the schema of orca_dpo_pairs: 28 good pairs, 6 that earn a warning, 26 with a planted fault.
 
 `id` begins with `ok`, or with the audit's warning or reason in dashes. Faults show at max_length = 384 with the
 built-in model's tokens. Other reasons cannot occur: this schema has one text a role, so turns are never wrong,
@@ -22,6 +22,7 @@ FAULTS = (
     "contradiction",
     "missing column",
     "wrong type",
+    "template in text",
 )
 WARNED = ("near-identical answers", "template marks in text", "near duplicate")
 
@@ -66,7 +67,8 @@ def spoiled(topics: list[dict], at: int, fault: str, variant: int, earlier: list
         "near-identical answers": {
             "rejected": row["chosen"].replace("Try this:", ("Try  this:", "try this:")[variant])
         },
-        "template marks in text": {side: ("### Response:\n", "<|assistant|>\n")[variant] + row[side]},
+        "template in text": {side: ("### Response:\n", "<|assistant|>\n")[variant] + row[side]},
+        "template marks in text": {side: f"{row[side]}\n{('### Input:', '<|user|>')[variant]}"},
         "near duplicate": earlier[4 + variant] | {"question": f"{earlier[4 + variant]['question']} Thanks!"},
     }
     if fault == "missing column":
@@ -80,7 +82,7 @@ def rows(topics: list[dict]) -> list[dict]:
     out, earlier = [], []
     for at in range(COUNT):
         name, row = "ok", good(topics[at % len(topics)], at)
-        if at >= 10 and (at % 2 or at >= 50):
+        if at >= 10 and (at % 2 or at >= 46):
             name, variant = next(planted)
             row = spoiled(topics, at, name, variant, earlier)
         else:

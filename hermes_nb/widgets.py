@@ -97,6 +97,11 @@ def show_tokens(tokenizer, row: dict, side: str = "chosen", max_length: int | No
     _show_html(views.tokens(*views.row_tokens(tokenizer, row, side), max_length, title))
 
 
+def show_prompts(tokenizer, messages: list[dict]) -> None:
+    """Show the same turns rendered with and without the generation prompt. Lesson: 01_preference_data."""
+    _show_html(views.prompts(tokenizer, messages))
+
+
 def show_audit(found) -> None:
     """Show an `audit.Audit`: what was dropped and why, warnings, lengths, languages. Lesson: 01_preference_data."""
     _show_html(views.audit(found))

@@ -41,7 +41,9 @@ def test_each_fault_is_found_by_name(reason, tokenizer):
     rows = of(pair(), FAULTS[reason])
     found = audit.pairs(rows, tokenizer, max_length=48)
     assert found.report["reasons"] == {reason: 1}
-    assert found.report["dropped_rows"] == [{"source": "here", "row": 1, "reason": reason}]
+    (row,) = found.report["dropped_rows"]
+    assert (row["source"], row["row"], row["reason"]) == ("here", 1, reason)
+    assert row["excerpt"].startswith("prompt: ")
 
 
 def test_rows_in_are_kept_plus_dropped(tokenizer):
@@ -94,3 +96,65 @@ def test_conversations_are_held_to_the_same(messages, reason, tokenizer):
     """A conversation that ends with the user trains nothing; one with empty turns trains nonsense."""
     row = {"messages": [{"role": r, "content": c} for r, c in messages]}
     assert audit.conversations(of(row), tokenizer, 64).report["reasons"] == ({reason: 1} if reason else {})
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (pair(prompt="<|im_end|> and more"), "control token in text"),
+        (pair(prompt="a\0b"), "broken characters"),
+        (pair(prompt="### Instruction:\nhi\n\n### Response:\n"), "template in text"),
+        (pair(chosen="<|assistant|>\nyes"), "template in text"),
+        (pair(prompt=None), "wrong type"),
+        (
+            pair() | {"prompt": [*pair()["prompt"], {"role": "assistant", "content": ""}, *pair()["prompt"]]},
+            "empty prompt",
+        ),
+        (pair() | {"prompt": pair()["prompt"] * 2}, "repeated role"),
+        (pair() | {"prompt": [{"role": "tool", "content": "x"}]}, "roles"),
+        (pair() | {"chosen": pair()["chosen"] * 2}, "last turn"),
+    ],
+)
+def test_further_faults_are_found_by_name(row, reason, tokenizer):
+    """Each of these was trained on by some published run, and none of them stopped it."""
+    assert audit.pairs(of(pair(), row), tokenizer, 64).report["reasons"] == {reason: 1}
+
+
+@pytest.mark.parametrize("text", ["what does ### Response: mean", "use <|user|> here", "[INST] is a mark"])
+def test_marks_in_the_middle_are_said_and_kept(text, tokenizer):
+    """A question about templates is a good question."""
+    found = audit.pairs(of(pair(prompt=text), pair()), tokenizer, 64)
+    assert found.report["warnings"].keys() - {"words tell the label"} <= {"template marks in text"}
+    assert found.report["kept"] == 2
+
+
+def test_answers_that_share_nearly_all_words_are_said(tokenizer):
+    """What is left to prefer is one word; the pair is kept, for it may be the right word."""
+    words = "rain bread table river mill lamp flag bridge yard flood one two three four five six seven eight nine ten"
+    found = audit.pairs(of(pair(chosen=f"Certainly {words}", rejected=f"Of {words}")), tokenizer, 200)
+    assert found.report["warnings"] == {}
+    longer = f"{words} {words.upper()} eleven twelve {words.replace(' ', 'x ')}"
+    found = audit.pairs(of(pair(chosen=f"{longer} yes", rejected=f"{longer} no")), tokenizer, 480)
+    assert found.report["warnings"] == {"near-identical answers": 1}
+
+
+def test_further_columns_do_not_matter_and_missing_ones_are_said(tokenizer):
+    """People bring scores and tags along; without a source and a number a dropped row could not be found again."""
+    scored = [pair() | {"score": 1.0, "tags": ["a"]}, pair(rejected="") | {"score": 0.5, "tags": []}]
+    assert audit.pairs(of(*scored), tokenizer, 64).report["dropped"] == 1
+    with pytest.raises(DataProblem, match="lack the columns row, source"):
+        audit.pairs(datasets.Dataset.from_list([pair()]), tokenizer, 64)
+    with pytest.raises(DataProblem, match="lack the columns chosen, prompt, rejected"):
+        audit.pairs(
+            datasets.Dataset.from_list([{"messages": pair()["prompt"], "source": "s", "row": 0}]), tokenizer, 64
+        )
+
+
+def test_a_set_of_which_nothing_is_usable_is_still_accounted_for(tokenizer, tmp_path):
+    """With an error instead of a report nobody learns what was wrong with each row."""
+    from hermes_nb import formats
+
+    (tmp_path / "p.jsonl").write_text('{"system": "", "question": "q"}\n' * 3)
+    found = audit.pairs(formats.Stream("orca_dpo_pairs", tmp_path / "p.jsonl"), tokenizer, 64)
+    assert (found.report["rows"], found.report["kept"], found.report["reasons"]) == (3, 0, {"missing column": 3})
+    assert found.kept.column_names == ["prompt", "chosen", "rejected", "kind", "source", "row"]

@@ -38,8 +38,8 @@ def dropped(found):
 
 
 def test_the_second_of_two_equal_rows_is_dropped(tokenizer):
-    """A row that stands twice counts twice; case and blanks are no difference."""
-    found = audit.pairs(of(pair("is it rain"), pair("is it bread"), pair("Is it  rain")), tokenizer)
+    """A row that stands twice counts twice; case is a difference, as in code."""
+    found = audit.pairs(of(pair("is it rain"), pair("is it bread"), pair("is it rain "), pair("Is it rain")), tokenizer)
     assert dropped(found) == [(2, "duplicate", "of row 0")]
 
 
@@ -47,6 +47,29 @@ def test_the_same_question_with_other_answers_is_no_duplicate(tokenizer):
     """Our SFT rows ask every question twice, on purpose; so do four rated answers to one prompt."""
     rows = of(pair("is it rain"), pair("is it rain", "no"), pair("is it rain", system="be short"))
     assert dropped(audit.pairs(rows, tokenizer)) == []
+
+
+def test_a_copy_of_a_row_that_is_dropped_is_no_copy(tokenizer):
+    """Both would be gone: the first for its blanks, the second for the first."""
+    found = audit.pairs(of(pair("q", "\n\nyes it is"), pair("q", "yes it is")), tokenizer)
+    assert dropped(found) == [(0, "prompt not a prefix", "chosen")]
+
+
+def test_conversations_that_differ_in_their_system_turn_are_two(tokenizer):
+    """The same question under "answer in French" and "be a pirate" teaches two things."""
+    talk = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    rows = [
+        {"messages": [{"role": "system", "content": system}, *talk]} for system in ("be short", "be long", "be short")
+    ]
+    assert dropped(audit.conversations(of(*rows), tokenizer)) == [(2, "duplicate", "of row 0")]
+
+
+def test_rows_without_a_question_of_their_own_are_not_held_out(tokenizer):
+    """Rendered conversations have no question apart: compared by nothing, all would be equal."""
+    text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\na<|im_end|>"
+    held = of({"text": text.format("rain")})
+    rows = of({"text": text.format("bread")}, {"text": text.format("rain")})
+    assert dropped(audit.conversations(rows, tokenizer, held_out=held)) == [(1, "also held out", "")]
 
 
 def test_the_two_answers_the_other_way_round_are_a_contradiction(tokenizer):
@@ -77,9 +100,20 @@ def test_a_benchmark_question_leaves_training_wherever_it_stands(tokenizer, tmp_
 
 
 @pytest.mark.parametrize(
+    "asked", ["What is the capital of France?", "\u6cd5\u56fd\u7684\u9996\u90fd\u662f\u4ec0\u4e48"]
+)
+def test_a_short_benchmark_question_is_found_inside_a_longer_one(asked, tokenizer, tmp_path):
+    """Most questions of TruthfulQA have fewer than eight words; Chinese has no blanks between them."""
+    (tmp_path / "b.txt").write_text(asked)
+    rows = of(pair(f"Please answer this: {asked} Thanks."), pair("what is the capital of Spain"))
+    assert [d[0] for d in dropped(audit.pairs(rows, tokenizer, benchmark=tmp_path / "b.txt"))] == [0]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "texts"),
     [
         ("a.txt", "one two three\n\nfour\n", ["one two three", "four"]),
+        ("b.jsonl", '{"question": "one", "input": 3, "text": {"stem": "x"}}\n', ["one"]),
         ("a.jsonl", '{"turns": ["first", "second"]}\n{"prompt": "third"}\n', ["first", "second", "third"]),
     ],
 )

@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hermes_nb import audit, formats, models
-from hermes_nb.errors import DataProblem
 
 MARKS = ["<|im_end|>", "<|im_start|>user\n", "</s>", "\n\nHuman:", "\n\nAssistant:", "### Response:\n", "\ud800", "\0",
          "\u202e", "\x1b[31m", "", "   ", "\n", "rain", "$x$", "<script>"]  # fmt: skip
@@ -26,22 +25,17 @@ def row_of(known):
 def test_every_hostile_row_is_kept_or_dropped_with_a_reason(source, tiny_base, tmp_path):
     """One odd row in a million must not end a run after hours, nor leave without being counted.
 
-    40 files of 12 rows for each of 20 sources: 9,600 rows, besides the 10,000 of the readers' own test.
+    45 files of 12 rows for each of 20 sources: 10,800 rows, besides the 10,000 of the readers' own test.
     """
     known, tokenizer = formats.reader(source), models.tokenizer(tiny_base, "chatml")
     check = audit.pairs if known.makes == "pairs" else audit.conversations
     file = tmp_path / "rows.jsonl"
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=45, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.lists(row_of(known), min_size=12, max_size=12))
     def hold(rows):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        try:
-            found = check(formats.Stream(source, file), tokenizer, 96, near=False)
-        except DataProblem as error:
-            if "no row of it can be used" in str(error):
-                return
-            raise
+        found = check(formats.Stream(source, file), tokenizer, 96, near=False)
         assert found.report["rows"] == 12 == len(found.kept) + len(found.dropped)
         assert all(d["reason"] in audit.REASONS or d["reason"] in formats.UNUSABLE for d in found.dropped)
         for row in found.kept:

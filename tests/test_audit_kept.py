@@ -75,12 +75,15 @@ def test_a_second_audit_is_found_again_and_equal(tokenizer, always_kept, monkeyp
     assert second.dropped.to_list() == first.dropped.to_list()
 
 
-@pytest.mark.parametrize("change", ["length", "tokenizer", "rows", "held_out", "near", "code"])
+@pytest.mark.parametrize("change", ["length", "tokenizer", "rows", "held_out", "benchmark", "near", "code"])
 def test_anything_that_matters_makes_a_new_audit(change, tokenizer, always_kept, monkeypatch):
     """An old report for new rows, another template, or a mended check, is worse than none."""
     path = file(always_kept, rows())
-    audit.pairs(formats.Stream("orca_dpo_pairs", path), tokenizer, 64)
     how, length = {}, 64
+    if change == "benchmark":
+        (always_kept / "b.txt").write_text("one two three four five")
+        how = {"benchmark": always_kept / "b.txt"}
+    audit.pairs(formats.Stream("orca_dpo_pairs", path), tokenizer, 64, **how)
     if change == "length":
         length = 65
     if change == "tokenizer":
@@ -89,6 +92,8 @@ def test_anything_that_matters_makes_a_new_audit(change, tokenizer, always_kept,
         file(always_kept, rows(8))
     if change == "held_out":
         how = {"held_out": datasets.Dataset.from_list([{"prompt": [{"role": "user", "content": "z"}]}])}
+    if change == "benchmark":
+        (always_kept / "b.txt").write_text("six seven eight nine ten")
     if change == "near":
         how = {"near": False}
     if change == "code":
@@ -106,12 +111,21 @@ def test_a_long_set_is_known_by_its_content(tokenizer, always_kept):
     assert audit.pairs(some, tokenizer, 64).report["from_cache"]
 
 
+def test_unusable_rows_are_part_of_what_is_found_again(tokenizer, always_kept):
+    """The rows alone, then the reading with its unusable ones: the same Dataset, another account."""
+    reading = formats.read("orca_dpo_pairs", file(always_kept, rows()))
+    assert audit.pairs(reading.rows, tokenizer, 64).report["rows"] == 9
+    assert audit.pairs(reading, tokenizer, 64).report["rows"] == 10
+    turned = reading.rows.rename_columns({"chosen": "rejected", "rejected": "chosen"})
+    assert "from_cache" not in audit.pairs(turned, tokenizer, 64).report
+
+
 def test_dropped_rows_say_what_they_held(tokenizer, tmp_path):
     """A row number alone sends people back to a file of millions of lines."""
     found = audit.pairs(formats.Stream("orca_dpo_pairs", file(tmp_path, rows())), tokenizer, 64)
     assert found.dropped.column_names == list(kept.COLUMNS)
     assert "prompt: what is rain 1" in found.dropped[2]["excerpt"]
-    assert len(max(found.dropped["excerpt"], key=len)) <= 160
+    assert len(max(found.dropped["excerpt"], key=len)) <= 480
 
 
 def test_a_report_survives_json_and_prints_no_control_character(tokenizer, tmp_path):

@@ -29,8 +29,8 @@ def pair(chosen="short answer", rejected="one line about bread", *before):
 
 
 def lengths(encoder, row):
-    texts, _, same = encoder.texts(row)
-    return encoder.tokens(texts, encoder.encode(texts[:-1]), same)
+    texts, fault = encoder.texts(row)
+    return encoder.tokens(texts, encoder.encode(texts[:-1]), fault)
 
 
 def trl_ids(tokenizer, rows, max_length=10_000):
@@ -80,9 +80,9 @@ def test_cutting_at_a_control_token_changes_no_id(plain_tokenizer, said_words, z
     """The promise of speed: what stands before the cut and after it, encoded apart, are the ids of the whole."""
     tokenizer = templates.fit(copy.deepcopy(plain_tokenizer), "zephyr" if zephyr else "chatml")
     row = pair(said_words[0], said_words[1], said("user", said_words[2]), said("assistant", "b"))
-    texts, at, same = tokens.Encoder(tokenizer).texts(row)
-    assert at > 0
-    assert same
+    texts, fault = tokens.Encoder(tokenizer).texts(row)
+    assert texts[0]
+    assert fault is None
     backend = tokenizer.backend_tokenizer
     prompt = templates.render(tokenizer, row["prompt"], add_generation_prompt=True)
     for side, text in zip(("chosen", "rejected"), texts[1:-1], strict=True):
@@ -111,17 +111,49 @@ def test_a_control_token_that_eats_blanks_is_no_place_to_cut(plain_tokenizer):
     assert (found.prompt, *found.answers) == tokens.whole_lengths(greedy, row)
 
 
-def test_rows_are_compared_with_their_whole_texts_until_they_are_proved(tokenizer, monkeypatch):
-    """If cutting ever changed the ids, no more text is cut: slower, but right."""
+def test_the_first_rows_are_compared_with_their_whole_texts(tokenizer, monkeypatch):
+    """If cutting ever changed the ids, no text is cut from the first batch on: slower, but right."""
     encoder = tokens.Encoder(tokenizer)
-    encoder.prove(ROWS[0], lengths(encoder, ROWS[0]))
+    encoder.prove(ROWS)
     assert encoder.controls
     monkeypatch.setattr(tokens, "whole_lengths", lambda *_: (0, 0, 0))
-    encoder.prove(ROWS[0], lengths(encoder, ROWS[0]))
+    encoder.prove(ROWS)
     assert encoder.controls == []
     monkeypatch.undo()
     found = lengths(encoder, ROWS[1])
     assert (found.prompt, *found.answers) == tokens.whole_lengths(tokenizer, ROWS[1])
+
+
+def test_how_the_tokenizer_was_used_before_makes_no_difference(tokenizer):
+    """It remembers padding and truncation of the last call: every answer would end in padding, or in mid-word."""
+    before = [lengths(tokens.Encoder(tokenizer), row) for row in ROWS]
+    tokenizer(["a b c", "d"], padding=True)
+    assert [lengths(tokens.Encoder(tokenizer), row) for row in ROWS] == before
+    tokenizer("a b c", truncation=True, max_length=3)
+    assert [lengths(tokens.Encoder(tokenizer), row) for row in ROWS] == before
+
+
+def test_a_template_that_refuses_a_role_drops_the_row(tiny_base):
+    """Gemma's template raises on a system turn: one such row must not end the audit."""
+    tokenizer = models.tokenizer(tiny_base, "chatml")
+    tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + (
+        tokenizer.chat_template
+    )
+    assert report(ROWS, tokenizer) == {"render unlike generation": 1}
+
+
+def test_a_template_that_leaves_the_stop_token_untrained_is_named(tiny_base):
+    """With the stop token outside the marks of what is trained, SFT shows every answer but never its end."""
+    tokenizer = models.tokenizer(tiny_base, "chatml")
+    outside = tokenizer.chat_template.replace(
+        "{{- message['content'] + '<|im_end|>' -}}{%- endgeneration -%}",
+        "{{- message['content'] -}}{%- endgeneration -%}{{- '<|im_end|>' -}}",
+    )
+    assert outside != tokenizer.chat_template
+    tokenizer.chat_template = outside
+    talk = {"messages": [said("user", "q"), said("assistant", "a")], "source": "here", "row": 0}
+    found = audit.conversations(datasets.Dataset.from_list([talk]), tokenizer, 64)
+    assert found.report["reasons"] == {"stop token untrained": 1}
 
 
 def report(rows, tokenizer, **how):

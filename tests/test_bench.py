@@ -8,11 +8,11 @@ from hermes_nb import bench, cli, formats
 
 
 def test_ratios_and_bars_by_hand():
-    """Two rounds of (bare, audit, map, second call): 1000, 700, 200, 0.1 and 2000, 1000, 400, 0.3.
+    """Two rounds (bare, its core, audit, map, second call): 1000, 1500, 700, 200, 0.1 and 2000, 2500, 1000, 400, 0.3.
 
     Audit over bare: 0.7 and 0.5, median 0.6, which just holds; over the map: 3.5 and 2.5, median 3.
     """
-    told = bench._told([(1000, 700, 200, 0.1), (2000, 1000, 400, 0.3)], near=50.0, count=10, growth=None)
+    told = bench._told([(1000, 1500, 700, 200, 0.1), (2000, 2500, 1000, 400, 0.3)], near=50.0, count=10, memory=None)
     assert told["ratios"]["audit over bare tokenizer"] == {"median": 0.6, "min": 0.5, "max": 0.7}
     assert told["ratios"]["audit over row-by-row map"]["median"] == 3.0
     assert told["misses"] == []
@@ -22,7 +22,7 @@ def test_ratios_and_bars_by_hand():
 
 def test_a_missed_bar_is_named_and_ends_with_status_1(monkeypatch, capsys, tmp_path):
     """A benchmark that always passes is an advertisement."""
-    told = bench._told([(1000, 500, 400, 2.0)], near=50.0, count=10, growth=400.0)
+    told = bench._told([(1000, 1500, 500, 400, 2.0)], near=50.0, count=10, memory=(20, 400.0))
     assert told["misses"] == list(bench.BARS)
     monkeypatch.setattr(bench, "data", lambda rows, memory: told)
     assert cli.main(["bench", "data", "--json", str(tmp_path / "b.json")]) == 1

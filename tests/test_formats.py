@@ -62,6 +62,18 @@ def test_rows_are_taken_by_number_in_whatever_order_they_are_asked_for(tmp_path)
     assert rows(1, 1, 3) == [1, 3]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [([5000], 5000), ([1, 5], 5), ([0, 0, 9, 7], 7), ([-1], -1), ([-1, 2], -1), (range(4, 6), 5)],
+)
+def test_a_number_that_is_not_there_is_said(numbers, missing, tmp_path):
+    """Left out silently, fewer rows are trained than were drawn; -1 is no way to say "the last"."""
+    file = write(tmp_path / "p.jsonl", *[ORCA] * 5)
+    with pytest.raises(DataProblem, match=rf"p\.jsonl: no row {missing}; it has 5, counted from 0"):
+        formats.read("orca_dpo_pairs", file, numbers=numbers)
+    assert list(formats.read("orca_dpo_pairs", file, numbers=[4]).rows["row"]) == [4]
+
+
 def test_unusable_rows_are_left_out_with_a_warning_that_counts_them(tmp_path):
     """Left out silently, a third of a set could be missing; raised for, one bad row of a million would end the run."""
     differing = {"chosen": talk("Q", "good"), "rejected": talk("R", "bad")}
@@ -108,10 +120,21 @@ def test_the_account_of_dropped_rows_can_be_written(tmp_path):
 
 
 def test_an_excerpt_is_one_short_line():
-    """A dropped row may be as long as a book."""
+    """A dropped row may be as long as a book: 60 characters of each part; "a b", NUL, surrogate and blank are 6."""
     row = {"question": "a\n\n b\0\ud800 " + "x" * 10_000, "list": [1] * 10_000}
-    assert formats.excerpt(row) == ("question: a b\\0\\ud800 " + "x" * 200)[:160]
+    listed = ("[" + "1, " * 30)[:60]
+    assert formats.excerpt(row) == "question: a b\\x00\\ud800 " + "x" * 54 + f" | list: {listed}"
+    assert formats.excerpt(row, length=9) == "question: a b\\x00\\ud800 xxx | list: [1, 1, 1,"
     assert formats.excerpt({"a": None, "b": ["c", {"d": 1}]}) == "a: None | b: ['c', {'d': 1}]"
+    assert len(formats.excerpt({f"column {i}": "x" * 99 for i in range(99)})) == 480
+
+
+def test_an_excerpt_is_shown_by_a_terminal_and_not_obeyed():
+    """A raw row can colour, overwrite or turn around the lines of a report; letters of all alphabets stay letters."""
+    row = {"a\x1b]0;title\a": "red\x1b[31m\x9b2J", "b": "\u202ebackwards\u200b", "c": "Где? 在哪里 👋🏽"}
+    assert formats.excerpt(row) == (
+        "a\\x1b]0;title\\x07: red\\x1b[31m\\x9b2J | b: \\u202ebackwards\\u200b | c: Где? 在哪里 👋🏽"
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,6 +166,36 @@ def test_a_stream_gives_every_row_once_and_the_account_behind_it(tmp_path):
     assert found.rows.to_list() == sum(batches, [])
     assert [row["row"] for row in found.dropped] == [row["row"] for row in stream.dropped] == [1]
     assert stream.count() == 6
+
+
+# source, variant: all ways to other columns
+EMPTY = [("orca_dpo_pairs", None), ("sharegpt", None), ("orca_dpo_pairs", "neuralhermes"), ("ultrachat", "hermes"),
+         ("ultrachat", "hermes_full")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "variant"), EMPTY)
+def test_where_it_is_allowed_a_file_without_a_usable_row_is_an_empty_reading(source, variant, tmp_path):
+    """One source of a mixture may lose all its rows: the empty set must fit beside the full ones, columns and all."""
+    good = formats.read(source, write(tmp_path / "p.jsonl", ROWS[source]), variant=variant).rows
+    found = formats.Stream(source, write(tmp_path / "bad.jsonl", {}, {"x": 1}), variant=variant).done(empty=True)
+    assert [row["row"] for row in found.dropped] == [0, 1]
+    assert found.line() == "2 rows in, 0 kept, dropped: 2 missing column"
+    assert (len(found.rows), found.rows.features) == (0, good.features)
+    nothing = formats.Stream(source, write(tmp_path / "none.jsonl"), variant=variant).done(empty=True)
+    assert (len(nothing.rows), nothing.rows.features, nothing.dropped) == (0, good.features, [])
+    for file in ("bad.jsonl", "none.jsonl"):
+        with pytest.raises(DataProblem, match=file):
+            formats.Stream(source, tmp_path / file, variant=variant).done()
+
+
+@pytest.mark.parametrize("split", ["test", "test_prefs", "train_prefs", "validation"])
+def test_a_split_of_a_local_file_is_refused(split, tmp_path):
+    """A held-out split that is read from the training file again would hold nothing out."""
+    file = write(tmp_path / "p.jsonl", ORCA)
+    for reading in (formats.Stream, formats.read, formats.load):
+        with pytest.raises(DataProblem, match=f"orca_dpo_pairs: a local file has no splits; .*split='{split}'"):
+            reading("orca_dpo_pairs", file, split)
+    assert len(formats.load("orca_dpo_pairs", file, "train")) == 1
 
 
 def test_what_is_out_of_reach_or_unknown_is_named(tmp_path):
@@ -193,6 +246,14 @@ def test_one_broken_row_does_not_change_what_a_file_is(source, tmp_path):
         assert formats.detect(write(tmp_path / "p.jsonl", row | {column: 3}, *[row] * 19)) == source, column
 
 
+@pytest.mark.parametrize("source", [name for name in formats.READERS if not name.startswith("pku_saferlhf_")])
+def test_an_odd_first_row_does_not_change_what_a_file_is(source, tmp_path):
+    """A header written as a row, or a row of another set, stands first; the 19 below it say what the file is."""
+    other = "plain_text" if source == "ultrachat" else "ultrachat"
+    for odd in ({"question_id": 81}, {}, ROWS[other]):
+        assert formats.detect(write(tmp_path / "p.jsonl", odd, *[ROWS[source]] * 19)) == source, odd
+
+
 def test_columns_that_fit_no_source_are_said_with_the_nearest(tmp_path):
     """What is missing tells the user which column to rename."""
     file = write(tmp_path / "odd.jsonl", {"system": "", "question": "Q", "chosen": "a"})
@@ -201,6 +262,27 @@ def test_columns_that_fit_no_source_are_said_with_the_nearest(tmp_path):
     file = write(tmp_path / "odd.jsonl", {"instruction": "Q", "output": "A"})
     with pytest.raises(DataProblem, match="openhermes comes nearest and misses input"):
         formats.detect(file)
+
+
+@pytest.mark.parametrize(
+    ("odd", "row", "words"),
+    [
+        ({"question_id": 81}, {"instruction": "Q", "output": "A"}, "openhermes comes nearest and misses input"),
+        ({"question_id": 81}, {"data": [3]}, "columns are those of ultrachat, but .*wrong type"),
+    ],
+)  # fmt: skip
+def test_an_odd_first_row_is_not_what_an_error_speaks_of(odd, row, words, tmp_path):
+    """Told that no source has any of the columns, the user looks for another file instead of a column to rename."""
+    with pytest.raises(DataProblem, match=words):
+        formats.detect(write(tmp_path / "p.jsonl", odd, *[row] * 19))
+
+
+def test_a_columns_name_is_shown_and_not_obeyed(tmp_path):
+    """The names come from the file: a control character in one would act on the terminal that shows the error."""
+    for columns in ({"a\x1b[31m\u202e": 1}, {"system": "", "question": "", "chosen": "", "a\x1b[31m\u202e\ud800": 1}):
+        with pytest.raises(DataProblem, match=r"a\\x1b\[31m\\u202e") as error:
+            formats.detect(write(tmp_path / "p.jsonl", columns))
+        assert str(error.value).isprintable()
 
 
 def test_no_source_is_called_near_that_shares_no_column(tmp_path):

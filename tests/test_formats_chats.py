@@ -21,9 +21,11 @@ def test_ultrachat_turns_alternate_from_the_user():
 
 
 def test_further_keys_of_a_message_are_left_out():
-    """Every row has the same columns, or no table could hold them."""
+    """Every row has the same columns, or no table could hold them. Both sources of such lists are read in one way."""
     row = {"messages": [ASKED | {"extra": 1, "from": "gpt"}, GOOD | {"tool_calls": []}], "prompt": "Q"}
-    assert formats.ultrachat_200k(row) == formats.message_lists(row) == TALK
+    for source in ("ultrachat_200k", "message_lists"):
+        found = formats.convert(source, row, 0, "file")
+        assert {"messages": found["messages"]} == formats.ultrachat_200k(row) == TALK
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,34 @@ def test_an_empty_system_turn_is_left_out():
         assert fault(source, row | {"conversations": [empty]}) == "no message"
     assert fault("message_lists", {"messages": [said("system", "")]}) == "no message"
     assert formats.message_pairs({"prompt": [said("system", ""), ASKED], "chosen": [GOOD], "rejected": [BAD]}) == PAIR
+
+
+def test_a_system_column_becomes_the_system_turn():
+    """OpenHermes-2.5 keeps it beside the list: left out, the model is trained to act on words that it does not see."""
+    system = said("system", "Be brief.")
+    pairs, talks = ROWS["sharegpt_pairs"], ROWS["sharegpt"]
+    for column in ("system", "system_prompt"):
+        assert formats.sharegpt(talks | {column: "Be brief."})["messages"] == [system, *TALK["messages"]]
+        assert formats.sharegpt_pairs(pairs | {column: "Be brief."}) == PAIR | {"prompt": [system, ASKED]}
+        for nothing in ("", " \n", None):
+            assert formats.sharegpt(talks | {column: nothing}) == TALK
+        for broken, reason in ((["Be brief."], "wrong type"), ("\ud800", "broken characters")):
+            assert fault("sharegpt", talks | {column: broken}) == reason
+
+
+@pytest.mark.parametrize("nothing", ["", None, " "])
+def test_an_empty_system_column_does_not_hide_the_other(nothing):
+    """Two columns of two merged sets: one says something in each row."""
+    found = formats.sharegpt(ROWS["sharegpt"] | {"system": nothing, "system_prompt": "Be brief."})
+    assert found["messages"][0] == said("system", "Be brief.")
+
+
+def test_the_system_turn_of_the_list_goes_before_the_column():
+    """Two system turns in a row, and most templates refuse the conversation; an empty turn in the list is none."""
+    turns = ROWS["sharegpt"]["conversations"]
+    for words, first in (("Be long.", "Be long."), (" ", "Be brief.")):
+        row = {"conversations": [{"from": "system", "value": words}, *turns], "system": "Be brief."}
+        assert formats.sharegpt(row)["messages"] == [said("system", first), *TALK["messages"]]
 
 
 def test_each_side_of_a_sharegpt_pair_is_one_message():

@@ -12,13 +12,15 @@ from hermes_nb.errors import DataProblem, NetworkProblem
 
 SIX = ("train_sft", "test_sft", "train_gen", "test_gen", "train_prefs", "test_prefs")
 PLAIN = ["train", "test"] * 3
-# the hub's name of train and test, then of the handbook's six
+NO_TEST = ["train", None] * 3
+# the hub's name of train and test, then of the handbook's six; None where the set has no such rows
 NAMES = {
     "ultrafeedback_binarized": [*("train_prefs", "test_prefs"), *SIX],
     "ultrachat_200k": ["train_sft", "test_sft", *SIX[:4], "train_sft", "test_sft"],
     "hh_rlhf": ["train", "test", *PLAIN],
-    "orca_dpo_pairs": ["train", "test", *PLAIN],  # has no test split: the hub says so
-    "sharegpt": ["train", "test", *PLAIN],
+    "orca_dpo_pairs": ["train", None, *NO_TEST],
+    "ultrachat": ["train", None, *NO_TEST],
+    "sharegpt": ["train", None, *NO_TEST],
 }
 
 
@@ -47,10 +49,26 @@ def hub(monkeypatch, tmp_path):
 def test_the_six_split_names_mean_what_the_set_has(source, hub):
     """A recipe says `test_prefs` once for all its sources; a set without parts of that kind has `test`."""
     hub.rows = [ROWS[source]]
+    known = formats.READERS[source]
     for split, name in zip(("train", "test", *SIX), NAMES[source], strict=True):
-        assert formats.hub_split(formats.READERS[source], split) == name
-        formats.load(source, split=split)
-        assert hub.asked[-1] == (formats.READERS[source].hub, name, True)
+        if name:
+            assert formats.hub_split(known, split) == name
+            formats.load(source, split=split)
+            assert hub.asked[-1] == (known.hub, name, True)
+
+
+@pytest.mark.parametrize("source", [name for name in NAMES if None in NAMES[name]])
+def test_a_test_split_of_a_set_without_one_names_the_splits(source, hub):
+    """Asked for it, the hub answers with an error about a name; with the training rows instead, nothing is held out."""
+    known = formats.READERS[source]
+    for split in ("test", *SIX[1::2]):
+        for asking in (
+            lambda split=split: formats.hub_split(known, split),
+            lambda split=split: formats.load(source, split=split),
+        ):
+            with pytest.raises(DataProblem, match=f"^{known.hub}: has no test rows, only train"):
+                asking()
+    assert hub.asked == []
 
 
 def test_every_split_name_of_every_source_is_one_that_it_has():

@@ -179,10 +179,26 @@ def test_ambersafe_overwrites_the_target_of_a_repeated_prompt(repeated):
     """P comes in rows 0, 2 and 5: all three pairs stay, the SFT target is row 5's alone. Q and R are filtered out."""
     pairs = formats.read("pku_saferlhf", repeated, variant="ambersafe")
     assert [row["chosen"] for row in pairs.rows] == ["zero 0", "one 2", "zero 4", "one 5"]
-    targets = formats.read("pku_saferlhf_safe", repeated, variant="ambersafe").rows
-    assert sorted(targets["text"]) == ["Pone 5", "Szero 4"]
+    targets = formats.read("pku_saferlhf_safe", repeated, variant="ambersafe")
+    assert sorted(targets.rows["text"]) == ["Pone 5", "Szero 4"]
+    assert targets.line() == "6 rows in, 2 kept, dropped: 2 overwritten, 2 unlabelled"
+    assert [(row["row"], row["reason"], row["detail"]) for row in targets.dropped] == [
+        (0, "overwritten", "by row 5"), (1, "unlabelled", "not exactly one answer is safe"),
+        (2, "overwritten", "by row 5"), (3, "unlabelled", "not exactly one answer is safe"),
+    ]  # fmt: skip
+    assert {"overwritten", "unlabelled"} <= {*formats.UNUSABLE}
     repaired = formats.read("pku_saferlhf_safe", repeated).rows
     assert [row["messages"][1]["content"] for row in repaired] == ["zero 0", "one 1", "one 2", "zero 4", "one 5"]
+
+
+def test_a_target_that_cannot_be_read_is_in_the_account_too(tmp_path):
+    """What the script keeps may still be broken: its row stands beside those that the script threw away."""
+    rows = [safety("P", 0, (True, False)), safety("P", 1, (True, False)) | {"response_0": "\0"}, {"x": 1},
+            safety("Q", 3, (True, False))]  # fmt: skip
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = formats.read("pku_saferlhf_safe", tmp_path / "p.jsonl", variant="ambersafe")
+    assert [(row["row"], row["reason"]) for row in found.dropped][:2] == [(0, "overwritten"), (1, "broken characters")]
+    assert sorted([*found.rows["row"], *(row["row"] for row in found.dropped)]) == [0, 1, 2, 3]
 
 
 def test_ambersafes_targets_say_which_rows_they_are(repeated):

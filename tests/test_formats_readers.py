@@ -178,6 +178,21 @@ def test_a_hermes_preference_row_is_a_question_or_a_dialogue():
     assert fault("hermes_preference", row | {"prompt": "Note." + talk("Q")}) == "no dialogue"
 
 
+def test_a_hermes_preference_prompt_in_a_template_is_taken_apart():
+    """Its UltraFeedback rows are any text: with a template left around them, they would be trained inside another."""
+    row = {"source": "ultrafeedback", "chosen": " Assistant: good<|im_end|>\n", "rejected": "bad"}
+    for prompt in (
+        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n", "<|user|>\nQ</s>\n<|assistant|>\n",
+        "<|user|>\nQ\n<|assistant|>\n", "### Instruction:\nQ\n\n### Response:\n", "Q",
+    ):  # fmt: skip
+        answer = row["chosen"] if "<|im_start|>" in prompt else "Assistant: good"
+        assert formats.hermes_preference(row | {"prompt": prompt, "chosen": answer}) == PAIR, prompt
+    apart = formats.hermes_preference(row | {"prompt": "<|system|>\nS</s>\n<|user|>\nQ</s>\n", "chosen": "good"})
+    assert apart == PAIR | {"prompt": [said("system", "S"), ASKED]}
+    more = "good<|im_end|>\n<|im_start|>user\nQ2"
+    assert fault("hermes_preference", row | {"prompt": "Q", "chosen": more}) == "no dialogue"
+
+
 FOUR = [rated("a", 5), rated("b", 8), rated("c", 8), rated("d", 3)]
 
 

@@ -71,6 +71,17 @@ def test_a_small_file_is_not_stored(large, file, monkeypatch):
     assert len(list(large.iterdir())) == 1
 
 
+def test_a_small_file_has_a_key_and_no_folder(large, file, monkeypatch):
+    """What is counted or audited is kept by the same key: without one, a small file would be measured each time."""
+    kept = formats.Stream("orca_dpo_pairs", file).store
+    monkeypatch.setattr(stored, "SMALL", file.stat().st_size + 1)
+    small = formats.Stream("orca_dpo_pairs", file).store
+    assert small.key == kept.key
+    assert (small.folder, kept.folder) == (None, large / kept.key)
+    file.write_bytes(file.read_bytes().replace(b"good", b"Good", 1))
+    assert key("orca_dpo_pairs", file) != small.key
+
+
 def test_every_thing_that_changes_the_rows_changes_the_key(large, file, tmp_path, monkeypatch):
     """Found again by a key that leaves one of them out, rows of another file or reader would be trained."""
     plain = key("orca_dpo_pairs", file)
@@ -183,11 +194,26 @@ def test_a_file_of_which_no_row_can_be_used_says_so_each_time(large, tmp_path):
             formats.read("orca_dpo_pairs", tmp_path / "p.jsonl")
 
 
+@pytest.mark.parametrize("source", ["orca_dpo_pairs", "ultrachat"])
+def test_an_empty_reading_is_the_same_from_the_store(source, large, tmp_path, monkeypatch):
+    """No row was written, so nothing in the store says what the columns are."""
+    (tmp_path / "p.jsonl").write_text('{"x": 1}\n')
+    first = formats.Stream(source, tmp_path / "p.jsonl").done(empty=True)
+    nothing_is_read(monkeypatch)
+    again = formats.Stream(source, tmp_path / "p.jsonl")
+    assert (list(again.batches()), again.store.ready) == ([], True)
+    second = again.done(empty=True)
+    assert (second.rows.features, second.dropped) == (first.rows.features, first.dropped)
+    part = "prompt" if source == "orca_dpo_pairs" else "messages"
+    assert part in second.rows.features
+    assert [row["reason"] for row in second.dropped] == ["missing column"]
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["stored", "in memory"])
 def test_batches_are_as_large_as_asked_and_the_same_each_time(large, file, kept, monkeypatch):
     """Seven usable rows by threes: 3, 3, 1, from the file and from the store, whatever a batch on disk may hold."""
     monkeypatch.setattr(stored, "SMALL", 0 if kept else 1 << 40)
-    monkeypatch.setattr(stored, "ROW_BYTES", 30)  # a row says 15 characters: three do not fit
+    monkeypatch.setattr(stored, "BATCH_CHARACTERS", 30)  # a row says 15 characters: three do not fit
     stream = formats.Stream("orca_dpo_pairs", file)
     first = list(stream.batches(3))
     assert [len(batch) for batch in first] == [3, 3, 1]
@@ -200,7 +226,7 @@ def test_batches_are_as_large_as_asked_and_the_same_each_time(large, file, kept,
 
 def test_a_batch_is_cut_before_an_arrow_array_is_full(monkeypatch):
     """Arrow's texts end at 2 GB an array: lengths 4, 4, 9, 1 with room for 8 make [4, 4], [9], [1]."""
-    monkeypatch.setattr(stored, "ROW_BYTES", 8)
+    monkeypatch.setattr(stored, "BATCH_CHARACTERS", 8)
     rows = [{"text": "x" * length} for length in (4, 4, 9, 1)]
     assert [[len(row["text"]) for row in part] for part in stored._cut(rows)] == [[4, 4], [9], [1]]
     assert stored._length([{"role": "user", "content": "five!"}, {"role": "user", "content": "more"}]) == 9

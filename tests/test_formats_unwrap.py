@@ -28,6 +28,10 @@ RENDERED = {
     "zephyr": (zephyr(SYSTEM, *LONG), [SYSTEM, *LONG]),
     "zephyr, no newline between turns": ("<|user|>\nQ</s><|assistant|>\ngood</s>", [ASKED, GOOD]),
     "zephyr, open at the end": (zephyr(ASKED, end="<|assistant|>"), [ASKED]),
+    "zephyr without stop tokens": (zephyr(SYSTEM, *LONG).replace("</s>", ""), [SYSTEM, *LONG]),
+    "zephyr without stop tokens, an answer at the end": ("<|user|>Q\n\n<|assistant|> good\n", [ASKED, GOOD]),
+    "zephyr without stop tokens, a tag in a line": ("<|user|>\nQ\n<|assistant|>\nwrite <|user|> there",
+                                                    [ASKED, said("assistant", "write <|user|> there")]),
     "alpaca": ("### Instruction:\nQ\n\n### Response:\n", [ASKED]),
     "alpaca with preamble": (f"{PREAMBLE}\n\n### Instruction:\nQ\n\n### Response:\ngood",
                              [said("system", PREAMBLE), ASKED, GOOD]),
@@ -37,6 +41,11 @@ RENDERED = {
     "vicuna": ("### Human: Q\n### Assistant: good", [ASKED, GOOD]),
     "hh": ("\n\nHuman: Q1\n\nAssistant: A1\n\nHuman: Q\n\nAssistant:", LONG),
     "hh without its first newlines": ("Human: Q\n\nAssistant: good", [ASKED, GOOD]),
+    "hh, a blank in front": (" Human: Q\n\nAssistant: good", [ASKED, GOOD]),
+    "vicuna, a newline in front": ("\n### Human: Q\n### Assistant: good", [ASKED, GOOD]),
+    "vicuna, a blank in front": (" ### Human: Q\n### Assistant: good", [ASKED, GOOD]),
+    "alpaca, a blank in front": (" ### Instruction:\nQ\n\n### Response:\ngood", [ASKED, GOOD]),
+    "zephyr without stop tokens, a blank in front": (" <|user|>\nQ\n<|assistant|>\ngood", [ASKED, GOOD]),
     "hh, a mark after one newline": ("\n\nHuman: Q\nHuman: x\n\nAssistant: good", [said("user", "Q\nHuman: x"), GOOD]),
 }  # fmt: skip
 
@@ -53,6 +62,7 @@ def test_a_rendered_text_is_taken_apart_into_its_messages(name):
 ORDINARY = {
     "chatml named in a line": "What does <|im_start|>user mean in ChatML?",
     "all marks named in a line": "Templates use <|user|>, </s>, ### Response: and Human: as marks, or <|im_end|>.",
+    "zephyr quoted without stop tokens": "The template is:\n<|user|>\nhi\n<|assistant|>\n",
     "zephyr quoted": "The template is:\n```\n<|user|>\nhi</s>\n```\nUse it.",
     "chatml quoted": "Send this:\n```\n<|im_start|>user\nhi<|im_end|>\n```\nand wait.",
     "headings": "# Guide\n\n### System Requirements\n4 GB\n\n### User Interface\nA window.",
@@ -80,7 +90,8 @@ def test_ordinary_text_that_only_mentions_marks_is_left_alone(name):
 
 ASKING = {
     "chatml": chatml(ASKED), "zephyr": zephyr(ASKED), "hh": "\n\nHuman: Q\n\nAssistant:", "plain": "Q",
-    "alpaca": "### Instruction:\nQ\n\n### Response:\n",
+    "alpaca": "### Instruction:\nQ\n\n### Response:\n", "vicuna": "### Human: Q\n### Assistant:",
+    "bare zephyr": "<|user|>\nQ\n<|assistant|>\n",
 }  # fmt: skip
 
 
@@ -88,19 +99,25 @@ ASKING = {
     ("asking", "answer", "plain"),
     [
         ("chatml", "good<|im_end|>", "good"), ("chatml", "<|im_start|>assistant\ngood<|im_end|>\n", "good"),
-        ("chatml", "<|im_end|>", ""), ("chatml", " good \n", " good \n"),
+        ("chatml", "<|im_end|>", ""), ("chatml", " good \n", "good"),
         ("chatml", "a <|im_end|> b", "a <|im_end|> b"),
-        ("zephyr", "good</s>\n", "good"), ("zephyr", "<|assistant|>\ngood</s>\n", "good"), ("zephyr", "good", "good"),
-        ("plain", "good<|im_end|>", "good"), ("plain", "good</s>", "good"), ("plain", "a\nb ", "a\nb "),
+        ("zephyr", "good</s>\n", "good"), ("zephyr", "<|assistant|>\ngood</s>\n", "good"), ("zephyr", "good ", "good"),
+        ("bare zephyr", " good\n", "good"), ("bare zephyr", "<|assistant|>\ngood\n", "good"),
+        ("bare zephyr", "a <|user|> b", "a <|user|> b"), ("bare zephyr", "good</s>", "good"),
+        ("plain", "good<|im_end|>", "good"), ("plain", "good</s>", "good"), ("plain", " a\nb ", " a\nb "),
         ("plain", "### Response:\nis Alpaca's mark", "### Response:\nis Alpaca's mark"),
-        ("plain", "Human: a species.", "Human: a species."), ("alpaca", "### Response:\ngood", "good"),
-        ("alpaca", "good", "good"), ("hh", " good", " good"), ("hh", "Assistant: good", "good"),
-        ("hh", "It says\n\nAssistant: x", "It says\n\nAssistant: x"),
+        ("plain", "Human: a species.", "Human: a species."),
+        ("plain", "It says\n\nAssistant: x", "It says\n\nAssistant: x"), ("alpaca", "### Response:\ngood", "good"),
+        ("alpaca", "good\n", "good"), ("alpaca", "good</s>", "good"), ("hh", " good", "good"),
+        ("hh", " Assistant: good\n", "good"), ("hh", " good</s>", "good"), ("hh", "Assistant:\ngood", "good"),
+        ("hh", "It says\nHuman: x", "It says\nHuman: x"),
+        ("hh", "### Response:\nx", "### Response:\nx"), ("vicuna", " good\n", "good"),
+        ("vicuna", "### Assistant: good", "good"), ("vicuna", "Human: x", "Human: x"),
     ],
 )  # fmt: skip
 def test_an_answer_loses_the_marks_around_it_and_nothing_else(asking, answer, plain):
     """A stop token left in the text is trained twice; a heading cut away that the prompt's template does not have,
-    and the answer is another one."""
+    and the answer is another one. The blank that a template puts in front is not the answer's; without one it is."""
     prompt, said_so = ASKING[asking], said("assistant", plain)
     assert formats.plain_pairs({"prompt": prompt, "chosen": answer, "rejected": "bad"}) == PAIR | {"chosen": [said_so]}
     assert formats.prompt_completion({"prompt": prompt, "completion": answer}) == {"messages": [ASKED, said_so]}
@@ -140,6 +157,24 @@ def test_an_answer_that_holds_further_turns_is_no_answer():
     row = {"prompt": chatml(ASKED), "chosen": "good<|im_end|>\n" + chatml(ASKED, BAD, end=""), "rejected": "bad"}
     assert fault("plain_pairs", row) == "no dialogue"
     assert fault("prompt_completion", {"prompt": row["prompt"], "completion": row["chosen"]}) == "no dialogue"
+
+
+@pytest.mark.parametrize(
+    ("asking", "more"),
+    [
+        ("hh", "\n\nHuman: Q2"), ("hh", "\n\nHuman: Q2\n\nAssistant: A2"), ("hh", "\n\nAssistant: A2"),
+        ("vicuna", "\n### Human: Q2"), ("vicuna", "\n### Assistant: A2"), ("alpaca", "\n\n### Instruction:\nQ2"),
+        ("alpaca", "\n\n### Input:\nmore"), ("alpaca", "\n\n### Response:\nA2"), ("bare zephyr", "\n<|user|>\nQ2"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("side", ["chosen", "rejected", "completion"])
+def test_an_answer_that_runs_on_in_the_prompts_own_marks_is_no_answer(asking, more, side):
+    """A model that did not stop wrote both speakers; in a prompt without such marks, the same words are its text."""
+    source = "prompt_completion" if side == "completion" else "plain_pairs"
+    row = {"chosen": "good", "rejected": "bad"} | {"prompt": ASKING[asking], side: f" good{more}"}
+    assert fault(source, row) == "no dialogue"
+    assert fault(source, row | {side: " good"}) == ""
+    assert fault(source, row | {"prompt": "Q"}) == ""
 
 
 @pytest.mark.parametrize("text", ["", "Plain words.", chatml(), None])

@@ -29,13 +29,15 @@ HOSTILE = {
     "ansi": "\x1b[31mred\x1b[0m \x9b1m \x7f\a\b\r\n\t",
     "bidi": "a\u202eb\u202c \u2066c\u2069 \u200e\u200f\u061c",
     "zero width": "ig\u200bno\u200dre\u2060 \ufeff\u00ad \U000e0041",
+    "variation selectors": "a\ufe00b\ufe01\ufe0e \u2764\ufe0f",
     "nul": "a\0b",
     "surrogate": "a\ud800b\udfff \ud83d\ude00",
     "separators": "a\u2028b\u2029c\x85d\x0b\x0c",
 }
 MEGABYTE = ("<b>\u202e$" + " a b" * 12) * 20_000
 MINE = {"div", "table", "thead", "tbody", "tr", "th", "td", "b", "br", "span", "ins", "del", "mark", "i", "kbd"}
-BARE = {"\u00ad", "\u061c", *map(chr, (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF))}
+BARE = {"\u00ad", "\u061c", "\ufeff", *map(chr, (*range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070),
+                                                  *range(0xFE00, 0xFE0F)))}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -180,6 +182,14 @@ def test_any_pair_keeps_all_its_words(texts):
     want = views.text(" ".join(texts[1:])) + views.text("\n".join(texts))
     assert cells.startswith(Page(want).text)
     assert page.elements <= MINE
+
+
+def test_variation_selectors_are_seen_but_that_of_emoji():
+    """A run of them shows nothing and can carry a whole hidden text; FE0F stands after every other emoji, and it would
+    tear them apart."""
+    for c in range(0xFE00, 0xFE0F):
+        assert views.text(f"a{chr(c)}b") == f"a\u27e8U+{c:04X}\u27e9b"
+    assert views.text("\u2764\ufe0f \U0001f3f3\ufe0f") == "\u2764\ufe0f \U0001f3f3\ufe0f"
 
 
 def test_mathjax_finds_nothing_to_pair():

@@ -4,6 +4,7 @@ Near-duplicates by MinHash and locality-sensitive hashing (Broder 1997; datasket
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import xxhash
@@ -14,9 +15,12 @@ from hermes_nb.runtime import find_file
 
 PERMUTATIONS = 64
 NEAR = 0.6  # estimated share of shingles in common from which on two texts are said to be near
-LOOKED_AT = 0.5  # share from which on the index offers candidates; lower than NEAR, so that few are missed
+# share from which on the index offers candidates: lower among questions held out, of which there are few
+LOOKED_AT, LOOKED_AT_OUTSIDE = 0.55, 0.4
 WINDOW = 8  # words in a row that two texts must share to count as an overlap
-WORDS = re.compile(r"\w+")
+FEWEST = 4  # words of a shorter question, all of which must be there
+SINGLE = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"  # scripts without blanks: each sign counts as a word
+WORDS = re.compile(rf"[{SINGLE}]|[^\W{SINGLE}]+")
 
 
 def fingerprint(text: str) -> int:
@@ -29,47 +33,51 @@ def joined(*fingerprints: int) -> int:
     return xxhash.xxh3_64_intdigest(b"".join(f.to_bytes(8, "little") for f in fingerprints))
 
 
+def exact(text: str) -> int:
+    """A number for one text; only blanks around it make no difference."""
+    return xxhash.xxh3_64_intdigest(text.strip().encode("utf-8", "surrogatepass"))
+
+
 def question(row: dict) -> str:
-    """What the user says in a row, all turns."""
-    if "messages" in row or not isinstance(row.get("prompt"), str):
-        asked = row.get("messages") or row.get("prompt") or []
-        return "\n".join(m["content"] for m in asked if m["role"] == "user")
-    return row["prompt"]
-
-
-def told(row: dict) -> str:
-    """What stands before the last question besides the user's own words: system turn, earlier answers of a pair."""
-    if not isinstance(row.get("prompt"), list):
-        return ""
-    return "\n".join(m["content"] for m in row["prompt"] if m["role"] != "user")
+    """What the user says in a row, all turns; a rendered conversation as a whole."""
+    if "text" in row:
+        return row["text"]
+    asked = row.get("messages") or row["prompt"]
+    return asked if isinstance(asked, str) else "\n".join(m["content"] for m in asked if m["role"] == "user")
 
 
 def answers(row: dict) -> tuple[str, ...]:
     """The answers of a row: chosen and rejected, or all that the assistant says."""
     if "messages" in row:
         return ("\n".join(m["content"] for m in row["messages"] if m["role"] == "assistant"),)
-    if "chosen" not in row:
+    if "text" in row:
         return (row["text"],)
     return tuple(row[s] if isinstance(row[s], str) else row[s][0]["content"] for s in ("chosen", "rejected"))
 
 
+def _asked(row: dict) -> list[str]:
+    """All that makes the prompt of a row, or the whole conversation: roles and texts."""
+    turns = row.get("messages") or row.get("prompt") or row["text"]
+    return [turns] if isinstance(turns, str) else [part for m in turns for part in (m["role"], m["content"])]
+
+
 class Seen:
-    """Exact duplicates among the rows that pass by, and rows whose question is held out."""
+    """Rows kept so far, to find exact duplicates among those that follow, and rows whose question is held out."""
 
     def __init__(self, held_out=None):
-        self.rows, self.held_out = {}, set()
-        for row in held_out if held_out is not None else ():
-            self.held_out.add(fingerprint(question(row)))
+        self.rows = {}
+        asked = (question(row) for row in held_out or ())
+        self.held_out = {fingerprint(text) for text in asked if text.strip()}
 
     def fault(self, row: dict) -> tuple[str, str] | None:
-        """Whether this row came before, came before the other way round, or is held out."""
-        asked, said = fingerprint(question(row)), [fingerprint(text) for text in answers(row)]
-        if asked in self.held_out:
+        """Whether this row came before, came before the other way round, or is held out; else it is remembered."""
+        if self.held_out and fingerprint(question(row)) in self.held_out:
             return "also held out", ""
-        context = fingerprint(told(row))
-        mine, turned = joined(context, asked, *said), joined(context, asked, *said[::-1])
+        asked, said = [exact(part) for part in _asked(row)], [exact(text) for text in answers(row)]
+        mine = joined(*asked, *said)
         if mine in self.rows:
             return "duplicate", f"of row {self.rows[mine]}"
+        turned = joined(*asked, *said[::-1])
         if len(said) == 2 and turned in self.rows:
             return "contradiction", f"of row {self.rows[turned]}"
         self.rows[mine] = row["row"]
@@ -77,31 +85,35 @@ class Seen:
 
 
 class Benchmark:
-    """Questions of a benchmark file, found again in rows by any run of `WINDOW` words, or as a whole when shorter."""
+    """Questions of a benchmark file, found again in rows by any run of `WINDOW` words, short ones by all theirs."""
 
     def __init__(self, path):
         file = find_file(path)
         self.name, self.texts = Path(path).name, benchmark_texts(file)
-        self.windows = {w for text in self.texts for w in windows(text)}
+        split = [words_of(text) for text in self.texts]
+        self.windows = {window for words in split for window in windows(words, min(len(words), WINDOW))}
+        self.lengths = sorted({min(len(words), WINDOW) for words in split if len(words) >= FEWEST})
 
     def fault(self, row: dict) -> tuple[str, str] | None:
         """Whether a row holds words of the benchmark."""
         for text in (question(row), *answers(row)):
-            found = next((w for w in windows(text) if w in self.windows), None)
-            if found:
-                return "in the benchmark", f"{self.name}: {found}"
+            words = words_of(text)
+            for length in self.lengths:
+                found = next((w for w in windows(words, length) if w in self.windows), None)
+                if found:
+                    return "in the benchmark", f"{self.name}: {found}"
         return None
 
 
-def windows(text: str):
-    """Runs of `WINDOW` words of a text in lower case; the whole text where it is shorter (at least three words)."""
-    words = WORDS.findall(text.casefold())
-    if len(words) < WINDOW:
-        if len(words) > 2:
-            yield " ".join(words)
-        return
-    for at in range(len(words) - WINDOW + 1):
-        yield " ".join(words[at : at + WINDOW])
+def words_of(text: str) -> list[str]:
+    """Words of a text in lower case; signs of scripts without blanks one by one."""
+    return WORDS.findall(text.casefold())
+
+
+def windows(words: list[str], length: int):
+    """Runs of `length` words; none of fewer than `FEWEST`, which say nothing."""
+    if length >= FEWEST:
+        yield from (" ".join(words[at : at + length]) for at in range(len(words) - length + 1))
 
 
 def benchmark_texts(file: Path) -> list[str]:
@@ -115,7 +127,8 @@ def benchmark_texts(file: Path) -> list[str]:
     for row in formats.raw_rows(file):
         for name in ("question", "prompt", "instruction", "turns", "input", "text", "goal", "problem"):
             value = row.get(name)
-            found += [value] if isinstance(value, str) else [t for t in value or () if isinstance(t, str)]
+            several = value if isinstance(value, list) else [value]
+            found += [text for text in several if isinstance(text, str) and text.strip()]
     if not found:
         raise DataProblem(f"{file.name}: no questions found; a row has question, prompt, instruction or turns.")
     return found
@@ -123,7 +136,7 @@ def benchmark_texts(file: Path) -> list[str]:
 
 def shingles(text: str) -> set[bytes]:
     """Pieces that two like texts share: four letters in a row of a short one, three words of a long one."""
-    words = WORDS.findall(text.casefold())
+    words = words_of(text)
     if len(words) < 40:
         joined = " ".join(words)
         return {joined[i : i + 4].encode("utf-8", "replace") for i in range(max(1, len(joined) - 3))}
@@ -144,21 +157,45 @@ def minhashes(texts: list[str]) -> list:
 class Near:
     """An index of texts in which near ones are found; `add` and `find` take MinHashes."""
 
-    def __init__(self):
+    def __init__(self, looked_at: float = LOOKED_AT):
         from datasketch import MinHashLSH
 
-        self.index, self.kept = MinHashLSH(threshold=LOOKED_AT, num_perm=PERMUTATIONS), {}
+        self.index, self.kept = MinHashLSH(threshold=looked_at, num_perm=PERMUTATIONS), []
 
     def find(self, minhash) -> tuple[str, float] | None:
         """The nearest text and the estimated share of common shingles; None below the threshold."""
-        near = [(self.kept[key].jaccard(minhash), key) for key in self.index.query(minhash)]
-        share, key = max(near, default=(0.0, ""))
-        return (key, share) if share >= NEAR else None
+        near = [(self.kept[at][1].jaccard(minhash), -at) for at in self.index.query(minhash)]
+        share, at = max(near, default=(0.0, 0))
+        return (self.kept[-at][0], share) if share >= NEAR else None
 
-    def add(self, key: str, minhash) -> None:
-        """Add a text under a key."""
-        self.index.insert(key, minhash, check_duplication=False)
-        self.kept[key] = minhash
+    def add(self, name: str, minhash) -> None:
+        """Add a text under a name, which need not be its alone."""
+        self.index.insert(len(self.kept), minhash, check_duplication=False)
+        self.kept.append((name, minhash))
+
+
+class Outside:
+    """Questions that training must not hold, held out or a benchmark's, in which near ones are found.
+
+    A frame that many questions share ("what is the difference between") makes two short ones alike, so what is left
+    without their frequent words must be alike too.
+    """
+
+    def __init__(self, questions: list[str]):
+        self.near, self.words = Near(LOOKED_AT_OUTSIDE), [{*words_of(text)} for text in questions]
+        seen = Counter(word for words in self.words for word in words)
+        self.frequent = {word for word, n in seen.items() if n > max(2, 0.05 * len(questions))}
+        for at, minhash in enumerate(minhashes(questions)):
+            self.near.add(str(at), minhash)
+
+    def find(self, question: str, minhash) -> tuple[str, float] | None:
+        """The nearest question's number and the estimated share of common shingles."""
+        hit = self.near.find(minhash)
+        if hit is None:
+            return None
+        mine, theirs = ({*words} - self.frequent for words in (words_of(question), self.words[int(hit[0])]))
+        alike = len(mine & theirs) >= 0.5 * len(mine | theirs)
+        return (f"number {hit[0]}", hit[1]) if alike else None
 
 
 def near_warnings(batches, held_out=None, benchmark=None) -> list[dict]:
@@ -168,29 +205,21 @@ def near_warnings(batches, held_out=None, benchmark=None) -> list[dict]:
     and `benchmark` (texts).
     """
     outside = {
-        "near a held-out row": _indexed([question(row) for row in held_out or ()]),
-        "near the benchmark": _indexed(benchmark or []),
+        "near a held-out row": Outside([question(row) for row in held_out or ()]),
+        "near the benchmark": Outside(benchmark or []),
     }
-    inside, asks = Near(), any(near.kept for near in outside.values())
-    found = []
+    outside = {name: questions for name, questions in outside.items() if questions.words}
+    inside, found = Near(), []
     for rows in batches:
         wholes = minhashes(["\n".join((question(row), *answers(row))) for row in rows])
-        asked = minhashes([question(row) for row in rows]) if asks else wholes
+        asked = minhashes([question(row) for row in rows]) if outside else wholes
         for row, whole, ask in zip(rows, wholes, asked, strict=True):
             hits = {"near duplicate": inside.find(whole)}
             if not hits["near duplicate"]:
-                inside.add(f"{row['source']} {row['row']}", whole)
-            hits |= {name: near.find(ask) for name, near in outside.items() if near.kept}
+                inside.add(f"of {row['source']}, row {row['row']}", whole)
+            hits |= {name: questions.find(question(row), ask) for name, questions in outside.items()}
             found += [
                 {"source": row["source"], "row": row["row"], "warning": name, "detail": f"{hit[0]}, {hit[1]:.0%} alike"}
                 for name, hit in hits.items() if hit
             ]  # fmt: skip
     return found
-
-
-def _indexed(texts: list[str]) -> Near:
-    """An index of texts under their numbers."""
-    near = Near()
-    for at, minhash in enumerate(minhashes(texts)):
-        near.add(f"number {at}", minhash)
-    return near

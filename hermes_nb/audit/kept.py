@@ -33,48 +33,70 @@ class Audit:
         why = ", ".join(f"{n} {reason}" for reason, n in self.report["reasons"].items()) or "none dropped"
         warned = self.report["warnings"].items()
         said = ", ".join(name if name in SET_WARNINGS else f"{n} {name}" for name, n in warned)
+        if not self.report["near_duplicates_looked_for"]:
+            said = ", ".join([*filter(None, [said]), "near-duplicates not looked for"])
         line = f"{self.report['rows']} rows in, {self.report['kept']} kept, {self.report['dropped']} dropped ({why})"
         return line + f"; warned: {said}" * bool(said)
 
 
-def dropped_table(dropped: list[dict]):
+def dropped_table(dropped: list[tuple]):
     """Dropped rows as a Dataset with fixed columns, also when there are none."""
     import datasets
     import pyarrow as pa
 
     types = {name: pa.int64() if name == "row" else pa.string() for name in COLUMNS}
-    return datasets.Dataset(pa.table({n: pa.array([d[n] for d in dropped], t) for n, t in types.items()}))
+    columns = zip(*dropped, strict=True) if dropped else [[]] * len(COLUMNS)
+    made = {n: pa.array(values, t) for (n, t), values in zip(types.items(), columns, strict=True)}
+    return datasets.Dataset(pa.table(made))
 
 
 def rows_key(rows) -> str:
-    """Digest of a Dataset's content, in its order."""
+    """Digest of a Dataset's content, its column names and its order."""
     import xxhash
 
-    digest = xxhash.xxh3_128()
+    digest = xxhash.xxh3_128(repr(sorted(rows.features.items())).encode())
     for table in rows.with_format("arrow").iter(batch_size=1000):
         for batch in table.combine_chunks().to_batches():
+            digest.update(repr(batch.schema.names).encode())
             digest.update(batch.serialize())
     return digest.hexdigest()
 
 
 def tokenizer_key(tokenizer) -> str:
-    """Digest of a tokenizer: vocabulary, rules, chat template, stop token."""
-    return formats.key_of(tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.eos_token)
+    """Digest of a tokenizer: vocabulary, rules, chat template, stop token; not how it pads and truncates just now."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    return formats.key_of(rules, tokenizer.chat_template, tokenizer.eos_token, tokenizer.bos_token)
 
 
-def folder(*asked) -> Path:
-    """Where an audit of these parts is kept; the code is one of them."""
-    return cache_dir() / "audits" / formats.key_of(formats.code_key("audit", "formats", "templates"), *asked)
+def place(rows, conversations: bool, tokenizer, max_length: int, held_out, benchmark, near: bool) -> Path | None:
+    """Where the outcome of an audit of these parts is kept; the code is one of them. None for rows without a key."""
+    if isinstance(rows, formats.Stream):
+        key = rows.store.key
+    elif isinstance(rows, formats.Reading):
+        key = formats.key_of(rows_key(rows.rows), rows.dropped)
+    else:
+        key = rows_key(rows)
+    if key is None:
+        return None
+    outside = [
+        rows_key(held_out) if held_out is not None else "",
+        benchmark and [benchmark.name, benchmark.texts],
+        near,
+    ]
+    asked = [conversations, tokenizer_key(tokenizer), max_length, outside]
+    code = formats.code_key("audit", "formats", "templates")
+    return cache_dir() / "audits" / formats.key_of(code, key, asked)
 
 
-def write(path: Path, numbers, dropped: list[dict], report: dict) -> None:
-    """Keep an outcome: `numbers` are the places of the kept rows."""
+def write(path: Path, numbers, dropped, report: dict) -> None:
+    """Keep an outcome: `numbers` are the places of the kept rows, `dropped` a Dataset."""
     import numpy as np
+    import pyarrow.parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".work-", dir=path.parent))
     np.save(work / "kept.npy", np.asarray(numbers, dtype=np.int64))
-    (work / "dropped.json").write_text(json.dumps(dropped), encoding="utf-8")
+    pyarrow.parquet.write_table(dropped.data.table, work / "dropped.parquet")
     (work / "report.json").write_text(json.dumps(report), encoding="utf-8")
     shutil.rmtree(path, ignore_errors=True)
     work.replace(path)
@@ -82,9 +104,12 @@ def write(path: Path, numbers, dropped: list[dict], report: dict) -> None:
 
 def read(path: Path):
     """Numbers of kept rows, dropped rows and report, as `write` left them; None where there are none."""
+    import datasets
     import numpy as np
+    import pyarrow.parquet
 
     if not (path / "report.json").is_file():
         return None
-    told = {name: json.loads((path / f"{name}.json").read_text(encoding="utf-8")) for name in ("dropped", "report")}
-    return np.load(path / "kept.npy"), told["dropped"], told["report"]
+    report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+    dropped = datasets.Dataset(pyarrow.parquet.read_table(path / "dropped.parquet"))
+    return np.load(path / "kept.npy"), dropped, report

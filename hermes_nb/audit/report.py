@@ -5,11 +5,12 @@ from collections import Counter, defaultdict
 
 from hermes_nb.audit import bias, texts
 from hermes_nb.audit.duplicates import answers
+from hermes_nb.audit.kept import COLUMNS
 from hermes_nb.audit.reasons import REASONS, SET_WARNINGS, WARNINGS
 from hermes_nb.audit.tokens import Tokens, sides
-from hermes_nb.formats import UNUSABLE
+from hermes_nb.formats import UNUSABLE, escaped
 
-SHOWN = 200  # warned rows that the report names
+SHOWN = 500  # dropped, and warned, rows that the report names; `Audit.dropped` holds all
 LANGUAGES = 200  # rows whose language is looked at
 TELLS = 0.65  # accuracy of a rule without reading from which on it is said
 
@@ -44,23 +45,23 @@ class Counts:
         lengths = list(zip(self.lengths["chosen"], self.lengths["rejected"], strict=True))
         return {"length_rule": bias.length_rule(lengths), "word_rule": bias.word_rule(self.sample)}
 
-    def report(self, kept: int, dropped: list[dict]) -> dict:
-        """The whole report, as plain data."""
+    def report(self, kept: int, dropped: list[tuple]) -> dict:
+        """The whole report, as plain data; `dropped` are tuples of `COLUMNS`."""
         tells = self._tells()
         warnings = Counter(w["warning"] for w in self.warned)
         for name, rule in zip(SET_WARNINGS, ("length_rule", "word_rule"), strict=True):
             if tells and tells[rule]["n"] >= bias.FROM and tells[rule]["accuracy"] >= TELLS:
                 warnings[name] = 1
-        lost = Counter(d["source"] for d in dropped)
+        lost = Counter(source for source, *_ in dropped)
         return {
             "rows": kept + len(dropped), "kept": kept, "dropped": len(dropped), "max_length": self.max_length,
-            "reasons": dict(Counter(d["reason"] for d in dropped).most_common()),
+            "reasons": dict(Counter(reason for _, _, reason, *_ in dropped).most_common()),
             "warnings": dict(warnings.most_common()),
             "sources": {s: {"kept": self.sources[s], "dropped": lost[s]} for s in {**self.sources, **lost}},
             "lengths": {name: bias.quantiles(values) for name, values in self.lengths.items()},
             **tells,
             "languages": bias.languages([said[0] for said in self.sample[:LANGUAGES]]),
-            "dropped_rows": [{"source": d["source"], "row": d["row"], "reason": d["reason"]} for d in dropped],
+            "dropped_rows": [dict(zip(COLUMNS, one, strict=True)) for one in dropped[:SHOWN]],
             "warned_rows": self.warned[:SHOWN],
         }  # fmt: skip
 
@@ -69,9 +70,11 @@ def text(found, source: str = "") -> str:
     """An audit as lines for a terminal; control characters of data come out as escapes."""
     report = found.report
     lines = [f"{source}: {found.line()}" if source else found.line()]
+    first = {}
+    for row, reason, detail in zip(*(found.dropped[name] for name in ("row", "reason", "detail")), strict=True):
+        first.setdefault(reason, f"row {row} {escaped(detail)}".rstrip())
     for name, n in report["reasons"].items():
-        first = next(d for d in found.dropped if d["reason"] == name)
-        lines.append(f"  {n:6} {name}: {_why(name)}; first: row {first['row']} {_plain(first['detail'])}".rstrip())
+        lines.append(f"  {n:6} {name}: {_why(name)}; first: {first[name]}")
     for name, n in report["warnings"].items():
         lines.append(f"  {n if name not in SET_WARNINGS else '':6} warned, {name}: {WARNINGS[name]}")
     for name, q in report["lengths"].items():
@@ -86,8 +89,3 @@ def text(found, source: str = "") -> str:
 
 def _why(reason: str) -> str:
     return REASONS.get(reason) or UNUSABLE[reason]
-
-
-def _plain(words: str) -> str:
-    """Text that a terminal shows and does not obey."""
-    return words.encode("ascii", "backslashreplace").decode().replace("\x1b", "\\x1b")

@@ -2,6 +2,8 @@
 
 import re
 
+from hermes_nb import formats
+
 ROLES = ("system", "user", "assistant")
 Fault = tuple[str, str] | None  # reason, detail
 MARKS = re.compile(r"<\|(system|user|assistant)\|>|^### (Instruction|Input|Response)\b|\[/?INST\]", re.MULTILINE)
@@ -41,45 +43,57 @@ def _characters(messages: list[dict], control: re.Pattern) -> Fault:
     return None
 
 
+def rendered(messages: list[dict]) -> Fault:
+    """A message that begins like a conversation rendered by some template."""
+    for m in messages:
+        marks = formats.template_of(m["content"])
+        if marks is not None:
+            return "template in text", f"the {m['role']}'s words begin with {m['content'].lstrip()[:24]!r}"
+    return None
+
+
+def _whole_texts(messages: list[dict]) -> Fault:
+    for m in messages:
+        if not isinstance(m["content"], str):
+            return "wrong type", f"the {m['role']}'s words are {type(m['content']).__name__}"
+    return None
+
+
 def pair_fault(row: dict, control: re.Pattern) -> Fault:
     """Why a pair would teach something false, as far as its text tells; None for a good one."""
     sides = [row["chosen"], row["rejected"]]
-    fault = turns_fault(row["prompt"], "user")
+    everything = [*row["prompt"], *sides[0], *sides[1]]
+    fault = _whole_texts(everything) or turns_fault(row["prompt"], "user")
     if fault:
         return fault
     if any([m["role"] for m in side] != ["assistant"] for side in sides):
         return "last turn", "each answer is one turn of the assistant"
-    if not all(_said(row["prompt"], "user")):
+    if not all([*_said(row["prompt"], "user"), *_said(row["prompt"], "assistant")]):
         return "empty prompt", ""
     answers = [side[0]["content"].strip() for side in sides]
     if not all(answers):
         return "empty answer", " and ".join(n for n, a in zip(("chosen", "rejected"), answers, strict=True) if not a)
     if answers[0] == answers[1]:
         return "identical answers", ""
-    return _characters([*row["prompt"], *sides[0], *sides[1]], control)
+    return _characters(everything, control) or rendered(everything)
 
 
 def conversation_fault(row: dict, control: re.Pattern) -> Fault:
     """Why a conversation would teach something false, as far as its text tells; None for a good one."""
     messages = row["messages"]
-    fault = turns_fault(messages, "assistant")
+    fault = _whole_texts(messages) or turns_fault(messages, "assistant")
     if fault:
         return fault
     if not all(_said(messages, "user")):
         return "empty prompt", ""
     if not all(_said(messages, "assistant")):
         return "empty answer", ""
-    return _characters(messages, control)
+    return _characters(messages, control) or rendered(messages)
 
 
 def alike(chosen: str, rejected: str, share: float = 0.95) -> bool:
-    """Whether two answers share nearly all their words (Jaccard of word sets).
-
-    Read only where the lengths are close and the answers begin or end alike: nearly all pairs are done in no time.
-    """
+    """Whether two answers share nearly all their words (Jaccard of word sets, read where the lengths are close)."""
     if abs(len(chosen) - len(rejected)) > 0.1 * max(len(chosen), len(rejected)):
-        return False
-    if chosen[:8].lower() != rejected[:8].lower() and chosen[-8:].lower() != rejected[-8:].lower():
         return False
     a, b = ({*text.lower().split()} for text in (chosen, rejected))
     return len(a & b) >= share * len(a | b)

@@ -1,7 +1,8 @@
 """Readers with the defects that five published systems had, for lessons and comparisons; never the default.
 
 Rows come out as those scripts made them: mostly three rendered texts (TRL's standard form), not messages. The audit
-names what is wrong with them. Facts read in the scripts named below. Lesson: 01_preference_data.
+names what is wrong with their ids; an answer that was moved to another question it cannot see. Lesson:
+01_preference_data.
 """
 
 from collections.abc import Iterator
@@ -115,16 +116,24 @@ def ambersafe_pairs(row: dict) -> dict:
     return {"prompt": question, "chosen": chosen, "rejected": rejected}
 
 
-def last_target(rows: Iterator[tuple[int, dict]]) -> Iterator[tuple[int, dict]]:
-    """Numbered rows whose prompt does not come again: AmberSafe's SFT target is overwritten by a prompt's last row.
+def last_target(rows: Iterator[tuple[int, dict]]) -> Iterator[tuple[int, dict | Unusable]]:
+    """Numbered rows, all but the last of each prompt as Unusable: AmberSafe's SFT target is overwritten by that one.
 
-    Holds one row a prompt in memory, as that script does.
+    Holds the rows in memory, as that script does.
     """
-    kept: dict = {}
-    for at, row in rows:
-        if row.get("is_response_0_safe") != row.get("is_response_1_safe"):
-            kept[repr(row.get("prompt"))] = at, row
-    yield from sorted(kept.values(), key=lambda one: one[0])
+    held = list(rows)
+    last = {repr(row.get("prompt")): at for at, row in held if _one_safe(row)}
+    for at, row in held:
+        if not _one_safe(row):
+            yield at, Unusable("unlabelled", "not exactly one answer is safe")
+        elif last[repr(row.get("prompt"))] != at:
+            yield at, Unusable("overwritten", f"by row {last[repr(row.get('prompt'))]}")
+        else:
+            yield at, row
+
+
+def _one_safe(row: dict) -> bool:
+    return row.get("is_response_0_safe") != row.get("is_response_1_safe")
 
 
 def ambersafe_safe(row: dict) -> dict:
@@ -179,4 +188,5 @@ def reader(source: str, variant: str) -> Reader:
         there = ", ".join(f"{system} ({name})" for system, name in VARIANTS)
         raise DataProblem(f"{source}: no variant {variant!r} as published; there are {there}.")
     known = READERS[source]
-    return replace(known, read=VARIANTS[variant, source], options={}, prepare=PREPARE.get((variant, source)))
+    return replace(known, read=VARIANTS[variant, source], options={}, texts=variant != "hermes_full",
+                   prepare=PREPARE.get((variant, source)))  # fmt: skip

@@ -1,6 +1,6 @@
 """Readers for sets of conversations, and for pairs that are lists of messages already. Lesson: 01_preference_data."""
 
-from hermes_nb.formats.rows import Unusable, from_cell, items, message, messages, parted, said
+from hermes_nb.formats.rows import Unusable, from_cell, items, message, messages, parted, said, without_empty_system
 
 
 def ultrachat(row: dict) -> dict:
@@ -17,13 +17,10 @@ def ultrachat(row: dict) -> dict:
 def ultrachat_200k(row: dict) -> dict:
     """Conversation from HuggingFaceH4/ultrachat_200k: `prompt, prompt_id` text, `messages` list of role and content.
 
+    Also of any other file of `messages` lists (TRL's conversational form for SFT).
+
     Source: https://huggingface.co/datasets/HuggingFaceH4/ultrachat_200k (207,865 train_sft rows, MIT)
     """
-    return {"messages": messages(row["messages"], "messages")}
-
-
-def message_lists(row: dict) -> dict:
-    """Conversation from a `messages` list of role and content (TRL's conversational form for SFT)."""
     return {"messages": messages(row["messages"], "messages")}
 
 
@@ -42,9 +39,10 @@ def openhermes(row: dict) -> dict:
 def sharegpt(row: dict) -> dict:
     """Conversation from any ShareGPT file: `conversations` list of `from` (human, gpt, system) and `value`.
 
-    An empty system text gives no system turn. Schema as in teknium/OpenHermes-2.5.
+    A `system` or `system_prompt` column beside it becomes the system turn, where the list has none and it says
+    something. Schema as in teknium/OpenHermes-2.5.
     """
-    return {"messages": messages(row["conversations"], "conversations")}
+    return {"messages": _with_system(row, messages(row["conversations"], "conversations"))}
 
 
 def sharegpt_pairs(row: dict) -> dict:
@@ -52,7 +50,7 @@ def sharegpt_pairs(row: dict) -> dict:
 
     Schema as in LLaMA-Factory's preference files and in samples of argilla/dpo-mix-7k.
     """
-    asked = messages(row["conversations"], "conversations")
+    asked = _with_system(row, messages(row["conversations"], "conversations"))
     sides = []
     for side in ("chosen", "rejected"):
         one = from_cell(row[side], "{")
@@ -74,3 +72,11 @@ def message_pairs(row: dict) -> dict:
     if len(chosen) > 1 or len(rejected) > 1:
         raise Unusable("wrong type", "with a prompt list, each side is one message")
     return {"prompt": messages(prompt, "prompt"), "chosen": chosen, "rejected": rejected}
+
+
+def _with_system(row: dict, found: list[dict]) -> list[dict]:
+    """The messages with the row's own system text in front, unless they have one."""
+    if found[0]["role"] == "system":
+        return found
+    told = [said("system", row.get(column), column) for column in ("system", "system_prompt")]
+    return [*without_empty_system(told)[:1], *found]

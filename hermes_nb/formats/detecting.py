@@ -6,7 +6,7 @@ from pathlib import Path
 from hermes_nb.errors import DataProblem
 from hermes_nb.formats.files import raw_rows
 from hermes_nb.formats.loading import converted
-from hermes_nb.formats.rows import Unusable
+from hermes_nb.formats.rows import Unusable, escaped
 from hermes_nb.formats.table import READERS, Reader
 from hermes_nb.runtime import find_file
 
@@ -25,27 +25,25 @@ def detect(path: str | Path) -> str:
     if not first:
         raise DataProblem(f"{file.name}: no rows; a source is known by the columns of its first rows.")
     known = {name: one for name, one in READERS.items() if name not in SECOND}
-    # two sources may share their needed columns, so the likest come first, and the first that reads them wins
-    fits = sorted(
-        (n for n, one in known.items() if not one.lacks(first[0])), key=lambda n: -_likeness(known[n], first[0])
-    )
+    # one broken row does not make another schema: what most rows have counts, and the likest come first
+    fits = [name for name, one in known.items() if 2 * sum(not one.lacks(row) for row in first) >= len(first)]
+    fits.sort(key=lambda name: -sum(_likeness(known[name], row) for row in first))
     shares = {name: sum(_reads(known[name], row) for row in first) for name in fits}
     best = max(shares.values(), default=0)
     if best:
-        return next(name for name in fits if 2 * shares[name] >= best)  # one broken row in 20 is no other schema
+        return next(name for name in fits if 2 * shares[name] >= best)
     if fits:
-        why = _why(known[fits[0]], first[0])
+        why = _why(known[fits[0]], next(row for row in first if not known[fits[0]].lacks(row)))
         raise DataProblem(
             f"{file.name}: the columns are those of {fits[0]}, but its first rows do not read as such: {why}."
         )
-    name = max(known, key=lambda n: _likeness(known[n], first[0]))
-    if not _likeness(known[name], first[0]):
-        raise DataProblem(
-            f"{file.name}: columns {', '.join(map(str, first[0]))} fit no known source; none has any of them."
-        )
+    name, typical = max(((n, row) for row in first for n in known), key=lambda one: _likeness(known[one[0]], one[1]))
+    have = escaped(", ".join(map(str, typical)))
+    if not _likeness(known[name], typical):
+        raise DataProblem(f"{file.name}: columns {have} fit no known source; none has any of them.")
     raise DataProblem(
-        f"{file.name}: columns {', '.join(map(str, first[0]))} fit no known source; {name} comes nearest "
-        f"and misses {', '.join(known[name].lacks(first[0]))}."
+        f"{file.name}: columns {have} fit no known source; {name} comes nearest "
+        f"and misses {', '.join(known[name].lacks(typical))}."
     )
 
 

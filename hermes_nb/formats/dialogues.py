@@ -63,13 +63,14 @@ def hermes_preference(row: dict) -> dict:
     Source: https://github.com/gauss5930/Hermes, data_pipeline/data_pipeline.py
     """
     prompt = text(row["prompt"], "prompt")
-    chosen, rejected = (
-        text(row[side], side).strip().removeprefix("Assistant:").strip() for side in ("chosen", "rejected")
-    )
+    answers = {s: text(row[s], s).strip().removeprefix("Assistant:").strip() for s in ("chosen", "rejected")}
     if "\n\nHuman:" not in "\n\n" + prompt.lstrip():
-        return pair([said("user", prompt, "prompt")], chosen, rejected)
+        return plain_pairs({"prompt": prompt, **answers})
     asked = turns("\n\n" + prompt.strip().removesuffix("Assistant:"), "prompt")
-    return pair(asked, chosen, rejected)
+    for side, answer in answers.items():
+        if TURN.search(answer):
+            raise Unusable("no dialogue", f"{side} holds more than one answer")
+    return pair(asked, **answers)
 
 
 def plain_pairs(row: dict) -> dict:
@@ -94,7 +95,7 @@ def _answer(prompt: str, answer: str, side: str) -> str:
     whole = answer.removeprefix(prompt) if template_of(prompt) else answer  # a bare "Hi" begins "High time." too
     found = unwrap_answer(whole, prompt)
     if found is None:
-        return whole
+        return whole.strip() if template_of(prompt) else whole
     if [m["role"] for m in found] != ["assistant"]:
         raise Unusable("no dialogue", f"{side} holds more than one answer")
     return found[0]["content"]

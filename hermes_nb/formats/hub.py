@@ -26,7 +26,8 @@ class Hub:
 
     def __init__(self, source: str, known: Reader, split: str):
         if known.hub is None:
-            raise DataProblem(f"{source}: not on the hub; give a local file of that schema as path.")
+            more = " (formats.HERMES_PREFERENCE rebuilds it from three sets)" * (source == "hermes_preference")
+            raise DataProblem(f"{source}: not on the hub; give a local file of that schema as path{more}.")
         self.name, self.split = known.hub, hub_split(known, split)
 
     def rows(self) -> Iterator[dict]:

@@ -13,7 +13,7 @@ from hermes_nb.errors import DataProblem
 from hermes_nb.formats import as_published
 from hermes_nb.formats.files import count_rows, raw_rows
 from hermes_nb.formats.hub import Hub
-from hermes_nb.formats.rows import Unusable
+from hermes_nb.formats.rows import Unusable, escaped
 from hermes_nb.formats.stored import Store, key_of
 from hermes_nb.formats.table import Reader, reader
 from hermes_nb.runtime import find_file
@@ -64,15 +64,13 @@ def converted(known: Reader, source: str, row: dict, number: int, options: dict)
     return {**out, "kind": kind, "source": source, "row": number}
 
 
-def escaped(words: str) -> str:
-    """Text that every file can hold: lone surrogates and NULs as escapes."""
-    return words.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def excerpt(row: dict, length: int = 160) -> str:
-    """The beginning of what a raw or converted row says, on one line."""
-    words = " | ".join(f"{k}: {v}" if isinstance(v, str) else f"{k}: {v!r}"[: 2 * length] for k, v in row.items())
-    return " ".join(escaped(words).split())[:length]
+def excerpt(row: dict, length: int = 60) -> str:
+    """The beginning of each part of a raw or converted row, on one line."""
+    parts = (
+        f"{k}: {' '.join((v if isinstance(v, str) else repr(v))[: 4 * length].split())[:length]}"
+        for k, v in row.items()
+    )
+    return escaped(" | ".join(parts))[: 8 * length]
 
 
 class Stream:
@@ -86,6 +84,8 @@ class Stream:
         _check(source, known, options)
         self.source, self.numbers, self.options, self.dropped = source, numbers, options, []
         self.known, self.name = known, f"{variant}/{source}" if variant else source
+        if path and split != "train":
+            raise DataProblem(f"{source}: a local file has no splits; leave split={split!r} out.")
         self.file = find_file(path) if path else Hub(source, known, split)
         self.where = self.file.name
         drawn = None if numbers is None else key_of([int(n) for n in numbers])
@@ -95,28 +95,34 @@ class Stream:
     def _rows(self) -> Iterator[dict]:
         return raw_rows(self.file) if isinstance(self.file, Path) else self.file.rows()
 
-    def raw(self) -> Iterator[tuple[int, dict]]:
-        """Number and raw row of all rows asked for."""
-        numbered = self._prepared(enumerate(self._rows()))
-        if self.numbers is None:
-            yield from numbered
-            return
-        wanted = iter(sorted({*self.numbers}))
-        next_one = next(wanted, None)
-        for at, one in enumerate(numbered):
-            if next_one is None:
-                return
-            if at == next_one:
-                yield one
-                next_one = next(wanted, None)
-
-    def _prepared(self, numbered: Iterator) -> Iterator[tuple[int, dict]]:
+    def _numbered(self) -> Iterator[tuple[int, dict | Unusable]]:
+        """Every raw row with its number; one that the published script throws away is an Unusable."""
+        numbered = enumerate(self._rows())
         return self.known.prepare(numbered) if self.known.prepare else numbered
 
+    def raw(self) -> Iterator[tuple[int, dict | Unusable]]:
+        """Number and raw row of all rows asked for. Raises DataProblem for a number that is not there."""
+        if self.numbers is None:
+            yield from self._numbered()
+            return
+        wanted = iter(sorted({*map(int, self.numbers)}))
+        next_one, at = next(wanted, None), -1
+        for number, row in self._numbered():
+            if next_one is None:
+                return
+            if isinstance(row, Unusable):
+                continue
+            at += 1
+            if at == next_one:
+                yield number, row
+                next_one = next(wanted, None)
+        if next_one is not None:
+            raise DataProblem(f"{self.where}: no row {next_one}; it has {at + 1}, counted from 0.")
+
     def count(self) -> int:
-        """Rows in the whole source."""
+        """Raw rows in the whole source."""
         if self.known.prepare:
-            return sum(1 for _ in self._prepared(enumerate(self._rows())))
+            return sum(not isinstance(row, Unusable) for _, row in self._numbered())
         return count_rows(self.file) if isinstance(self.file, Path) else self.file.count()
 
     def batches(self, size: int = 256) -> Iterator[list[dict]]:
@@ -129,11 +135,13 @@ class Stream:
         with self.store.writing() as write:
             for number, row in self.raw():
                 try:
+                    if isinstance(row, Unusable):
+                        raise row
                     batch.append(converted(self.known, self.source, row, number, self.options))
                 except Unusable as fault:
                     self.dropped.append(
                         {"source": self.source, "row": number, "reason": fault.reason, "detail": fault.detail,
-                         "excerpt": excerpt(row)}
+                         "excerpt": "" if isinstance(row, Unusable) else excerpt(row)}
                     )  # fmt: skip
                 if len(batch) == size:
                     write(batch)
@@ -144,19 +152,19 @@ class Stream:
                 yield batch
             write.dropped = self.dropped
 
-    def done(self) -> Reading:
-        """Read what is left to read. Raises DataProblem where no row can be used, with the first row's reason."""
+    def done(self, empty: bool = False) -> Reading:
+        """Read what is left to read. Unless `empty` is allowed, raises DataProblem where no row can be used."""
         if not self.store.ready:
             for _ in self.batches():
                 pass
         self.dropped = self.store.dropped()
-        if not self.store.rows_written:
+        if not self.store.rows_written and not empty:
             if not self.dropped:
                 raise DataProblem(f"{self.where}: no rows.")
             first = self.dropped[0]
             fault = Unusable(first["reason"], first["detail"])
             raise DataProblem(f"{self.where}, row {first['row']}: {fault}; no row of it can be used.")
-        return Reading(self.store.dataset(), self.dropped)
+        return Reading(self.store.dataset(self.known.makes, self.known.texts), self.dropped)
 
 
 def _check(source: str, known: Reader, options: dict) -> None:
@@ -182,10 +190,10 @@ def load(source: str, path: str | Path | None = None, split: str = "train", limi
 
     From the file `path` (JSONL, JSON, CSV, parquet; also looked up in `data_samples/`), else from the hub's `split`
     (`train`, `test` or one of the handbook's six). Pairs have `prompt`, `chosen`, `rejected`, conversations have
-    `messages`; both have `kind` (what our own rows' ids begin with), `source` and `row` (counted from 0). `limit` keeps
-    that many rows, drawn and ordered by `seed` alone, without holding the rest; `how` as in `read`. Rows that cannot be
-    used are left out with a warning that counts them by reason (`read` returns them); `strict` raises DataProblem for
-    the first. Raises FileProblem or NetworkProblem for a source out of reach.
+    `messages`; both have `kind` (what our own rows' ids begin with), `source` and `row` (counted from 0). `limit` draws
+    that many raw rows, chosen and ordered by `seed` alone, without holding the rest; `how` as in `read`. Rows that
+    cannot be used are left out with a warning that counts them by reason (`read` returns them); `strict` raises
+    DataProblem for the first. Raises FileProblem or NetworkProblem for a source out of reach.
     """
     from hermes_nb.formats.mixtures import drawn
 

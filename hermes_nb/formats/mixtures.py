@@ -31,7 +31,7 @@ def sizes(parts, counts: list[int]) -> list[int]:
     """How many rows each part takes of `counts` rows it has.
 
     Shares of the mixture are normalised to sum to one, and the mixture is as large as it can be without taking a row
-    twice (TRL 1.16). Raises DataProblem where some parts have such a share and others have not.
+    twice (TRL 1.16). Counts are of raw rows, here as there: what cannot be used is dropped afterwards, and counted.
     """
     shares = [part.share_of_mixture for part in parts]
     if any(share is not None for share in shares):

@@ -1,11 +1,11 @@
-"""Readers for sets in which answers are rated or ranked: Orca's pairs and UltraFeedback's four forms.
+"""Readers for sets in which answers are rated or ranked: Orca's pairs and UltraFeedback's three forms.
 
 Lesson: 01_preference_data.
 """
 
 import random
 
-from hermes_nb.formats.rows import Unusable, items, messages, number, pair, parted, said, text
+from hermes_nb.formats.rows import Unusable, items, messages, number, pair, parted, said, text, without_empty_system
 
 ASPECTS = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 
@@ -16,7 +16,7 @@ def orca_dpo_pairs(row: dict) -> dict:
     Older files name the last two `chatgpt` and `llama2-13b-chat`. An empty system text gives no system turn.
     Source: https://huggingface.co/datasets/Intel/orca_dpo_pairs
     """
-    system = [said("system", row["system"], "system")] if row["system"] else []
+    system = without_empty_system([said("system", row["system"], "system")])
     names = ("chosen", "rejected") if "chosen" in row else ("chatgpt", "llama2-13b-chat")
     return pair([*system, said("user", row["question"], "question")], *(text(row[name], name) for name in names))
 

@@ -19,6 +19,8 @@ UNUSABLE = {
     "prompts differ": "chosen and rejected answer different prompts; DPO's formula has one",
     "no preference": "both answers are rated the same, or nobody says which is better",
     "fewer than two answers": "nothing to compare",
+    "overwritten": "the published script keeps one row a prompt, the last",
+    "unlabelled": "the published script leaves it out",
     "both safe": "safety is the label here, and both answers are safe",
     "none safe": "no safe answer to learn from",
     "too many characters": "longer than the published script allows (it counts characters)",
@@ -32,6 +34,11 @@ class Unusable(DataProblem):
         self.reason, self.detail = reason, detail
         words = f"{reason} ({detail})" if detail else reason
         super().__init__(detail if reason == "missing column" else words)
+
+
+def escaped(words: str) -> str:
+    """Text that every file can hold and that a terminal shows and does not obey: what cannot be printed, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 def text(value, column: str) -> str:

@@ -18,7 +18,7 @@ import xxhash
 from hermes_nb.runtime import cache_dir
 
 SMALL = 4_000_000  # bytes; a smaller file is read anew each time, faster than it could be looked up
-ROW_BYTES = 64_000_000  # characters a batch on disk may hold
+BATCH_CHARACTERS = 64_000_000  # that one batch on disk may hold
 
 
 def file_key(path: Path) -> str:
@@ -87,7 +87,7 @@ def _cut(rows: list[dict]) -> Iterator[list[dict]]:
     part, size = [], 0
     for row in rows:
         length = sum(_length(value) for value in row.values())
-        if part and size + length > ROW_BYTES:
+        if part and size + length > BATCH_CHARACTERS:
             yield part
             part, size = [], 0
         part.append(row)
@@ -109,8 +109,9 @@ class Store:
     def __init__(self, file: Path | None, asked: list):
         self.folder, self.key, self.rows_written, self._dropped, self._tables = None, None, 0, [], []
         self.from_hub = file is None
-        if file is not None and file.stat().st_size >= SMALL:
+        if file is not None:
             self.key = key_of(file_key(file), code_key("formats"), asked)
+        if file is not None and file.stat().st_size >= SMALL:
             self.folder = cache_dir() / "rows" / self.key
         self.ready = bool(self.folder) and (self.folder / "dropped.json").is_file()
         if self.ready:
@@ -162,11 +163,16 @@ class Store:
             for batch in stream:
                 yield from (batch.slice(at, size).to_pylist() for at in range(0, len(batch), size))
 
-    def dataset(self):
-        """The rows as a `datasets.Dataset`, mapped from the file where there is one."""
+    def dataset(self, makes: str = "pairs", texts: bool = False):
+        """The rows as a `datasets.Dataset`, mapped from the file where there is one; the others shape an empty one."""
         import datasets
         import pyarrow as pa
 
+        if not self.rows_written:
+            pairs, one = ("prompt", "chosen", "rejected"), "text" if texts else "messages"
+            parts = dict.fromkeys(pairs if makes == "pairs" else (one,), "" if texts else [])
+            shape = parts | {"kind": "", "source": "", "row": 0}
+            return datasets.Dataset(pa.Table.from_pylist([], schema=schema(shape)))
         if self._tables:
             return datasets.Dataset(pa.concat_tables(self._tables))
         return datasets.Dataset.from_file(str(self.folder / "rows.arrow"))

@@ -25,6 +25,7 @@ class Reader:
     label: str = ""
     splits: tuple[str, ...] = ("train", "test")
     options: dict = field(default_factory=dict)  # choices of the reader, name to values, the default first
+    texts: bool = False  # rows hold rendered texts instead of messages, as some published scripts made them
     prepare: Callable | None = None  # numbered raw rows in and out, where one row depends on others
 
     @property
@@ -53,7 +54,9 @@ READERS = {
         _columns("system question chosen rejected", "system question chatgpt llama2-13b-chat"),
         "Intel/orca_dpo_pairs", label="id", splits=("train",),
     ),
-    "ultrachat": Reader(chats.ultrachat, "conversations", _columns("data"), "stingning/ultrachat", ("id",)),
+    "ultrachat": Reader(
+        chats.ultrachat, "conversations", _columns("data"), "stingning/ultrachat", ("id",), splits=("train",)
+    ),
     "ultrachat_200k": Reader(
         chats.ultrachat_200k, "conversations", _columns("messages prompt_id", "messages prompt"),
         "HuggingFaceH4/ultrachat_200k", ("prompt", "prompt_id"), "prompt_id", SPLITS[:4],
@@ -98,7 +101,7 @@ READERS = {
         splits=("train",),
     ),
     "sharegpt_pairs": Reader(chats.sharegpt_pairs, "pairs", _columns("conversations chosen rejected")),
-    "message_lists": Reader(chats.message_lists, "conversations", _columns("messages")),
+    "message_lists": Reader(chats.ultrachat_200k, "conversations", _columns("messages")),
     "message_pairs": Reader(chats.message_pairs, "pairs", _columns("prompt chosen rejected", "chosen rejected")),
     "plain_pairs": Reader(dialogues.plain_pairs, "pairs", _columns("prompt chosen rejected"), more=("metadata",)),
     "plain_text": Reader(dialogues.plain_text, "conversations", _columns("text")),
@@ -117,9 +120,11 @@ def hub_split(known: Reader, split: str) -> str:
     """The hub's name of `split`: `train`, `test`, or one of the handbook's six (`train|test` x `sft|gen|prefs`).
 
     `train` and `test` mean those that fit what the reader makes; one of the six means `train` or `test` where the set
-    has no parts of that kind. Another word is passed on as it is.
+    has no parts of that kind. Another word is passed on as it is. Raises DataProblem for a test of a set without one.
     """
     half = split.split("_")[0]
+    if half == "test" and not any(name.startswith("test") for name in known.splits):
+        raise DataProblem(f"{known.hub}: has no test rows, only {', '.join(known.splits)}.")
     if split in known.splits or half not in ("train", "test") or (split != half and split not in SPLITS):
         return split
     return next((name for name in known.splits if name.split("_")[0] == half), half)

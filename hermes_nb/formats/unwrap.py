@@ -11,6 +11,7 @@ ROLE = "(system|user|assistant)"
 # a turn begins where the text does, or after the stop token of the one before
 CHATML = re.compile(rf"(?:^|(?<=<\|im_end\|>))\s*<\|im_start\|>{ROLE}[ \t]*\n?")
 ZEPHYR = re.compile(rf"(?:^|(?<=</s>))\s*<\|{ROLE}\|>[ \t]*\n?")
+BARE_ZEPHYR = re.compile(rf"(?:^|(?<=\n))<\|{ROLE}\|>[ \t]*\n?")  # tags without a stop token anywhere
 ALPACA = re.compile(r"(?:^|(?<=\n))### (Instruction|Input|Response):[ \t]*\n?")
 GUANACO = re.compile(r"(?:^|(?<=\n))### (Human|Assistant|System|User):[ \t]*")
 HUMAN = re.compile(r"(?:^|(?<=\n\n))(Human|Assistant):[ \t]*")
@@ -29,7 +30,7 @@ def template_of(text: str) -> re.Pattern | None:
     begins = text.lstrip()
     for marks in (CHATML, ZEPHYR, GUANACO, HUMAN, ALPACA):
         if marks.match(begins):
-            return marks
+            return BARE_ZEPHYR if marks is ZEPHYR and STOPS[ZEPHYR] not in text else marks
     return ALPACA if {"Instruction", "Response"} <= {*ALPACA.findall(text)} else None
 
 
@@ -39,7 +40,7 @@ def unwrap(text: str) -> list[dict] | None:
     Text before the first mark is the system's (Alpaca's preamble). An empty system turn, and an empty assistant turn at
     the end (the generation prompt), are no messages.
     """
-    marks = template_of(text)
+    marks, text = template_of(text), text.strip()
     if marks is None:
         return None
     before, *rest = marks.split(text)
@@ -52,9 +53,9 @@ def unwrap(text: str) -> list[dict] | None:
 def unwrap_answer(text: str, prompt: str) -> list[dict] | None:
     """Messages of an answer whose template's marks stand partly in the prompt; None where it holds none.
 
-    ChatML's and Zephyr's turns are found also behind a stop token: such an answer holds more than one. An opening
-    `Assistant:` or `### Response:` is a mark only where the prompt has the same kind of marks, and `</s>` at the end
-    only where no `<s>` stands before it: an answer may well explain what these are.
+    ChatML's and Zephyr's turns are found also behind a stop token: such an answer holds more than one. `Assistant:` or
+    `### Response:` are marks only where the prompt has the same kind of marks, and `</s>` at the end only where no
+    `<s>` stands before it: an answer may well explain what these are.
     """
     for marks in STOPS:
         before, *rest = marks.split(text)
@@ -62,11 +63,13 @@ def unwrap_answer(text: str, prompt: str) -> list[dict] | None:
             turns = [("assistant", before)] if _clean(before, STOPS[marks]) else []
             turns += [(NAMES[name.lower()], said) for name, said in zip(rest[::2], rest[1::2], strict=True)]
             return [{"role": role, "content": _clean(said, STOPS[marks])} for role, said in turns]
-    marks = template_of(prompt)
-    opening = marks.match(text.lstrip()) if marks is not None else None
-    if opening:
-        return [{"role": "assistant", "content": text.lstrip()[opening.end() :].strip()}]
     stop = next((s for s in STOPS.values() if text.rstrip().endswith(s) and (s != "</s>" or "<s>" not in text)), None)
+    marks = template_of(prompt)
+    if marks not in (None, *STOPS):
+        before, *rest = marks.split(_clean(text, stop))
+        turns = [("assistant", before)] if before.strip() or not rest else []
+        turns += [(NAMES[name.lower()], said) for name, said in zip(rest[::2], rest[1::2], strict=True)]
+        return [{"role": role, "content": said.strip()} for role, said in turns]
     return [{"role": "assistant", "content": _clean(text, stop)}] if stop else None
 
 
