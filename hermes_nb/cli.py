@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the check asked for did not hold, 2 the request could not
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -93,6 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RequestError as error:
         print(f"hermes_nb: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our lines, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         print(
             f"hermes_nb: {error.filename or 'disk'}: {error.strerror or error}; check path, rights and space.",

@@ -108,7 +108,7 @@ def test_conversations_are_held_to_the_same(messages, reason, tokenizer):
         (pair(prompt=None), "wrong type"),
         (
             pair() | {"prompt": [*pair()["prompt"], {"role": "assistant", "content": ""}, *pair()["prompt"]]},
-            "empty prompt",
+            "empty answer",
         ),
         (pair() | {"prompt": pair()["prompt"] * 2}, "repeated role"),
         (pair() | {"prompt": [{"role": "tool", "content": "x"}]}, "roles"),

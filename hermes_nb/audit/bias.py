@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 WORD = re.compile(r"\w+|[^\w\s]")
-SAMPLE = 1000  # pairs that the word rule looks at
+SAMPLE = 600  # pairs that the word rule looks at
 FROM = 30  # pairs below which a share says nothing
 
 

@@ -68,11 +68,13 @@ def pair_fault(row: dict, control: re.Pattern) -> Fault:
         return fault
     if any([m["role"] for m in side] != ["assistant"] for side in sides):
         return "last turn", "each answer is one turn of the assistant"
-    if not all([*_said(row["prompt"], "user"), *_said(row["prompt"], "assistant")]):
+    if not all(_said(row["prompt"], "user")):
         return "empty prompt", ""
     answers = [side[0]["content"].strip() for side in sides]
     if not all(answers):
         return "empty answer", " and ".join(n for n, a in zip(("chosen", "rejected"), answers, strict=True) if not a)
+    if not all(_said(row["prompt"], "assistant")):
+        return "empty answer", "an earlier one"
     if answers[0] == answers[1]:
         return "identical answers", ""
     return _characters(everything, control) or rendered(everything)
