@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers import set_seed
 from trl import DPOConfig, DPOTrainer
 
-from hermes_nb import models, runs, training
+from hermes_nb import models, packing, runs, training
 from hermes_nb.errors import RecipeProblem, TrainingProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
@@ -80,6 +80,18 @@ def train(
     return Run(Path(out) / "dpo")
 
 
+def pack(trainer) -> None:
+    """Let a trainer compute its pairs packed: policy and reference alike. Raises RecipeProblem where it cannot."""
+    base = trainer.model.get_base_model()
+    longest = max(
+        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in trainer.train_dataset
+    )
+    why = packing.why_not(base.config, longest)
+    if why:
+        raise RecipeProblem(f"dpo.packed: this model cannot be served exactly, because {why}; leave packed out.")
+    packing.install(base)
+
+
 def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model) -> training.Fitted:
     set_seed(recipe.seed)
     tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
@@ -105,6 +117,8 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
             training.nothing_lost(trainer, len(rows), config.max_length, ("prompt_ids", "chosen_ids", "rejected_ids"))
         if adapter is None:
             model.delete_adapter("ref")  # a fresh adapter is 0: the base with the adapter off is the reference
+        if recipe.dpo.packed:
+            pack(trainer)
         return trainer
 
     return training.fit(build, model, recorder, score=held_out is not None and recipe.dpo.score_held_out)

@@ -10,7 +10,7 @@ FLOORS = (
     {"errors"},
     {"runtime"},
     {"recipes", "templates"},
-    {"models", "formats", "runs", "history"},
+    {"models", "formats", "runs", "history", "packing"},
     {"training", "reference", "audit", "generate"},
     {"sft", "dpo", "formatting"},
     {"evaluate"},

@@ -123,6 +123,7 @@ class Dpo(Stage):
     beta: float = 0.1
     loss: tuple[Loss, ...] = ("sigmoid",)
     loss_weights: tuple[float, ...] = ()
+    packed: bool = False  # lay the pairs of a micro-batch in one row, the prompt once, where the model allows it
 
 
 @dataclass(frozen=True, config=STRICT)
