@@ -5,7 +5,6 @@ from matplotlib.colors import to_hex
 
 from hermes_nb import widgets
 from hermes_nb.plots import data
-from hermes_nb.plots.base import CHOSEN, REJECTED
 from hermes_nb.plots.tokenized import ROLES, pale
 
 PIECES = {"prompt": ["ask", "\n"], "chosen": ["a", "b", "c", "<stop>"], "rejected": ["a", "<stop>"]}
@@ -58,21 +57,11 @@ def test_the_pair_whose_chosen_is_shorter_is_told_apart():
     assert "only chosen ends" in data.cut_at(swapped, LENGTHS, 5).get_suptitle()
 
 
-def test_words_that_both_answers_have_are_not_marked():
-    """Marked throughout, a difference would show nothing; case does not count."""
-    fig = data.difference("Rain is wet.\nWhy: water", "rain is dry.\nWhy: water")
-    left, right = fig.axes
-    assert "1 marked" in left.get_title(loc="left")
-    assert boxes(left) == [to_hex(pale(CHOSEN))]
-    assert boxes(right) == [to_hex(pale(REJECTED))]
-    assert texts(left)[2] == "wet.↵"
-
-
 def test_text_with_signs_is_drawn_as_it_is():
     """A dollar sign must not turn an answer into mathematics, and a long word must not run out of its half."""
-    fig = data.difference("costs $5 and $x_{", "a" * 200)
+    fig = data.cut_at(PIECES | {"chosen": ["costs", " $x_{", "<stop>"], "rejected": ["a" * 200, "<stop>"]}, LENGTHS, 90)
     assert widgets.png(fig).startswith(b"\x89PNG")
-    assert "$x_{" in texts(fig.axes[0])
+    assert " $x_{" in texts(fig.axes[0])
     assert max(map(len, texts(fig.axes[1]))) <= data.COLUMNS
 
 
@@ -146,13 +135,6 @@ def test_bars_of_an_audit_add_up():
     assert [bar.get_width() for bar in fig.axes[0].patches] == [3, 2, 1]
     assert "6 in = 3 kept + 3 dropped, at 9 tokens" in fig.axes[0].get_title()
     assert widgets.png(data.reasons(report | {"kept": 6, "dropped": 0, "reasons": {}}))
-
-
-def test_suspect_questions_are_counted_in_the_legend():
-    """At the limit itself a question is suspect."""
-    fig = data.leakage([0.1, 0.5, 0.9], 0.5)
-    said = [t.get_text() for t in fig.axes[0].get_legend().get_texts()]
-    assert said == ["below 0.5: 1", "0.5 or more: 2, read these"]
 
 
 def test_pictures_stay_small():

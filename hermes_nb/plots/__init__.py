@@ -4,8 +4,6 @@ from hermes_nb.plots.base import CHOSEN, GREY, KINDS, MARGIN, NEUTRAL, REJECTED,
 from hermes_nb.plots.data import (
     characters,
     cut_at,
-    difference,
-    leakage,
     length_bias,
     lost_stops,
     pickers,
@@ -53,8 +51,8 @@ from hermes_nb.plots.training import curves, margins
 
 __all__ = [
     "answers", "behaviour", "betas", "bits_by_block", "by_kind", "calibration", "candidates", "characters",
-    "CHOSEN", "curves", "cut_at", "difference", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
-    "held_out_loss", "KINDS", "kinds_and_baselines", "leakage", "legend", "length_bias", "lengths", "lora_scale",
+    "CHOSEN", "curves", "cut_at", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
+    "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
     "loss_and_gradient", "loss_runs", "lost_stops", "MARGIN", "margin_steps", "margins", "memory_ledger",
     "memory_line", "mixture", "moved_shares", "NEUTRAL", "nf4_block", "paired_table", "pickers",
     "reasons", "REJECTED", "road", "safety", "scatter", "shares", "sizes", "stop_rates", "stops_and_lengths",

@@ -1,8 +1,5 @@
 """Rows before training: what differs, what is cut, what length and overlap give away. Lesson: 01_preference_data."""
 
-import re
-from difflib import SequenceMatcher
-
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -41,18 +38,6 @@ def _halves(pieces: list, colours: list, titles: list[tuple[str, str]]) -> Figur
         ax.set_title(title, fontsize=10, loc="left", color=colour, fontweight="bold", parse_math=False)
     fig.set_figheight(0.9 + 0.2 * max(lines))
     return fig
-
-
-def difference(chosen: str, rejected: str) -> Figure:
-    """Two answers side by side; the words that only one of them has are marked."""
-    words = [re.findall(r"\S+[^\S\n]*\n*|\s+", text) for text in (chosen, rejected)]
-    bare = [[w.strip().lower() for w in side] for side in words]
-    colours = [[CHOSEN] * len(words[0]), [REJECTED] * len(words[1])]
-    for block in SequenceMatcher(a=bare[0], b=bare[1], autojunk=False).get_matching_blocks():
-        for side, at in ((0, block.a), (1, block.b)):
-            colours[side][at : at + block.size] = [None] * block.size
-    only = [f"{len(side)} words, {sum(c is not None for c in side)} marked" for side in colours]
-    return _halves(words, colours, [(f"chosen: {only[0]}", CHOSEN), (f"rejected: {only[1]}", REJECTED)])
 
 
 def cut_at(pieces: dict, lengths: list[tuple[int, int, int]], limit: int) -> Figure:
@@ -232,16 +217,4 @@ def reasons(report: dict) -> Figure:
         f"{report['rows']} in = {report['kept']} kept + {report['dropped']} dropped, at {report['max_length']} tokens"
     )
     ax.set_title(title, fontsize=10)
-    return fig
-
-
-def leakage(shares: list[float], limit: float = 0.5) -> Figure:
-    """Histogram of each held-out question's largest word overlap with a training question, suspects in colour."""
-    fig, (ax,) = figure(1, 2.6)
-    sides = [[s for s in shares if s < limit], [s for s in shares if s >= limit]]
-    label = [f"below {limit:g}: {len(sides[0])}", f"{limit:g} or more: {len(sides[1])}, read these"]
-    ax.hist(sides, bins=20, range=(0, 1), stacked=True, color=[CHOSEN, REJECTED], label=label)
-    ax.axvline(limit, color=NEUTRAL, linestyle=":")
-    ax.set(xlabel="words shared with the nearest training question (share of all words of both)", ylabel="questions")
-    legend(ax)
     return fig
