@@ -128,7 +128,7 @@ def _audit(rows, conversations, tokenizer, max_length, strict, held_out, benchma
         numbers, dropped, report = known
         return Audit(_whole(source).select(numbers), dropped, report | {"from_cache": True})
     numbers, dropped, counts = _pass(source, conversations, tokenizer, max_length, strict, held_out, bench, progress)
-    for one in [] if isinstance(source, type(rows)) and not isinstance(rows, formats.Stream) else rows.dropped:
+    for one in rows.dropped if isinstance(rows, (formats.Reading, formats.Stream)) else ():
         if strict:
             raise _strict(one, (one["reason"], one["detail"]))
         dropped.append(tuple(one[name] for name in kept.COLUMNS))

@@ -1,8 +1,6 @@
 """The outcome of an audit, and where the outcome of a long one is kept and found again. Lesson: 01_preference_data."""
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,13 +92,10 @@ def write(path: Path, numbers, dropped, report: dict) -> None:
     import numpy as np
     import pyarrow.parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".work-", dir=path.parent))
-    np.save(work / "kept.npy", np.asarray(numbers, dtype=np.int64))
-    pyarrow.parquet.write_table(dropped.data.table, work / "dropped.parquet")
-    (work / "report.json").write_text(json.dumps(report), encoding="utf-8")
-    shutil.rmtree(path, ignore_errors=True)
-    work.replace(path)
+    with formats.made_whole(path) as work:
+        np.save(work / "kept.npy", np.asarray(numbers, dtype=np.int64))
+        pyarrow.parquet.write_table(dropped.data.table, work / "dropped.parquet")
+        (work / "report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 def read(path: Path):

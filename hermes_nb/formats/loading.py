@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hermes_nb.errors import DataProblem
 from hermes_nb.formats import as_published
 from hermes_nb.formats.files import count_rows, raw_rows
@@ -175,6 +177,14 @@ def _check(source: str, known: Reader, options: dict) -> None:
             raise DataProblem(f"{source}: no option {name}={value!r}; it has {may}.")
 
 
+def drawn(count: int, limit: int, seed: int) -> np.ndarray:
+    """Numbers of `limit` rows out of `count`, drawn without replacement by `seed`, in rising order (at most all).
+
+    Memory: the numbers, not the rows; so a stream of millions can be sampled in one pass.
+    """
+    return np.sort(np.random.default_rng(seed).permutation(count)[: max(0, limit)])
+
+
 def read(source: str, path: str | Path | None = None, split: str = "train", **how) -> Reading:
     """Read a source whole: what `load` gives, and the rows that cannot be used, each with its reason.
 
@@ -195,8 +205,6 @@ def load(source: str, path: str | Path | None = None, split: str = "train", limi
     cannot be used are left out with a warning that counts them by reason (`read` returns them); `strict` raises
     DataProblem for the first. Raises FileProblem or NetworkProblem for a source out of reach.
     """
-    from hermes_nb.formats.mixtures import drawn
-
     numbers = None if limit is None else drawn(Stream(source, path, split, **how).count(), limit, seed)
     found = read(source, path, split, numbers=numbers, **how)
     where = Path(path).name if path else source

@@ -4,10 +4,8 @@ A weight names its meaning: a share of its source (alignment-handbook), or of th
 01_preference_data.
 """
 
-import numpy as np
-
 from hermes_nb.errors import DataProblem
-from hermes_nb.formats.loading import Reading, Stream
+from hermes_nb.formats.loading import Reading, Stream, drawn
 from hermes_nb.recipes import Source
 
 # Hermes-7b's three sources, from the hub; its script shuffles hh-rlhf with seed 42 and takes 50,000
@@ -17,14 +15,6 @@ HERMES_PREFERENCE = (Source("ultrafeedback"), Source("hh_rlhf", limit=50_000), S
 def stream(part: Source, numbers=None) -> Stream:
     """The rows of one source of a recipe, or those with these numbers."""
     return Stream(part.source, part.path, part.split, numbers=numbers, variant=part.variant, **part.options)
-
-
-def drawn(count: int, limit: int, seed: int) -> np.ndarray:
-    """Numbers of `limit` rows out of `count`, drawn without replacement by `seed`, in rising order (at most all).
-
-    Memory: the numbers, not the rows; so a stream of millions can be sampled in one pass.
-    """
-    return np.sort(np.random.default_rng(seed).permutation(count)[: max(0, limit)])
 
 
 def sizes(parts, counts: list[int]) -> list[int]:

@@ -47,6 +47,19 @@ def key_of(*parts) -> str:
     return xxhash.xxh3_128(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` that takes its place when the block ends, and vanishes when it fails."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder.parent))
+    try:
+        yield work
+        shutil.rmtree(folder, ignore_errors=True)
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 class Writer:
     """Writes batches of rows to one Arrow file, or keeps them where there is none; `dropped` is set at the end."""
 
@@ -127,25 +140,14 @@ class Store:
         if self.from_hub:  # as large as it may be, and its content is known only afterwards
             self.folder = Path(tempfile.gettempdir()) / f"hermes_nb_{uuid.uuid4().hex}"
             atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
-        work = None
-        if self.folder is not None:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=".work-", dir=self.folder.parent))
-        writer = Writer(work / "rows.arrow" if work else None)
-        try:
-            yield writer
-            writer.close()
+        with made_whole(self.folder) if self.folder else contextlib.nullcontext() as work:
+            with contextlib.closing(Writer(work / "rows.arrow" if work else None)) as writer:
+                yield writer
             self._dropped, self.rows_written, self._tables = writer.dropped, writer.rows, writer.tables
             if work:
                 told = {"rows": writer.rows, "dropped": writer.dropped}
                 (work / "dropped.json").write_text(json.dumps(told), encoding="utf-8")
-                shutil.rmtree(self.folder, ignore_errors=True)
-                work.replace(self.folder)
-            self.ready = True
-        finally:
-            writer.close()
-            if work:
-                shutil.rmtree(work, ignore_errors=True)
+        self.ready = True
 
     def dropped(self) -> list[dict]:
         """The rows that could not be used."""
