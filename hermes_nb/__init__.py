@@ -9,8 +9,9 @@ import importlib
 __version__ = "0.1.0"
 
 MODULES = (
-    "errors", "runtime", "recipes", "templates", "models", "formats", "runs", "history", "packing", "training",
-    "reference", "audit", "generate", "sft", "dpo", "evaluate", "plots", "merge", "judges", "estimate", "views",
+    "errors", "runtime", "roofline", "recipes", "templates", "models", "formats", "runs", "history", "packing",
+    "training", "reference", "audit", "generate", "sft", "dpo", "evaluate", "plots", "merge", "judges", "estimate",
+    "views",
     "widgets", "pipeline", "formatting", "bench", "lessons", "exercises", "publish", "course", "stamp", "cli",
 )  # fmt: skip
 

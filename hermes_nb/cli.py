@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from hermes_nb import __version__
-from hermes_nb.errors import RequestError
+from hermes_nb.errors import RecipeProblem, RequestError
 from hermes_nb.runtime import SCALES, quiet
 
 
@@ -76,6 +76,15 @@ def _add_data(commands) -> None:
     check.add_argument("--variant", help="read the file as a published system did, such as neuralhermes")
     check.add_argument("--json", type=Path, metavar="FILE", help="also write the report")
     check.add_argument("--strict", action="store_true", help="exit with 1 when any row is at fault")
+
+    estimate = commands.add_parser("estimate", help="what a recipe takes on a GPU: tokens, FLOPs, memory, time")
+    estimate.add_argument("recipe", nargs="?", help="name of a shipped recipe or path of a YAML file")
+    estimate.add_argument("--gpu", default="a100-40", help="a100-40 (default), a100-80, h100, h200, l4, t4, rtx4090")
+    estimate.add_argument("--scale", choices=[*SCALES, "auto"], default="auto", help="sizes; auto looks at the GPU")
+    estimate.add_argument("--variant", default="repaired")
+    estimate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
+    estimate.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    estimate.add_argument("--check", action="store_true", help="hold it against two published durations instead")
 
     bench = commands.add_parser("bench", help="measure two sides in one run; exit 1 when a promised ratio is missed")
     bench.add_argument("what", choices=["data"])
@@ -178,6 +187,24 @@ def _audit(args) -> int:
     return 1 if args.strict and found.report["dropped"] else 0
 
 
+def _estimate(args) -> int:
+    from hermes_nb import estimate, recipes, roofline, runs
+
+    if args.check:
+        told = {"systems": estimate.published()}
+        print(estimate.check_text(told["systems"]))
+    else:
+        if args.recipe is None:
+            raise RecipeProblem(f"name a recipe ({', '.join(recipes.names())}, or a YAML file), or use --check.")
+        chip = roofline.gpu(args.gpu)
+        scale = estimate.scale_for(chip) if args.scale == "auto" else args.scale
+        told = estimate.recipe(recipes.load(args.recipe, scale, args.variant, args.set), chip)
+        print(estimate.text(told))
+    if args.json:
+        runs.write_json(args.json, told)
+    return 0
+
+
 def _bench(args) -> int:
     from hermes_nb import bench, runs
 
@@ -201,5 +228,5 @@ def _course(args) -> int:
 
 COMMANDS = {
     "doctor": _doctor, "run": _run, "merge": _merge, "evaluate": _evaluate, "course": _course, "audit": _audit,
-    "bench": _bench,
+    "bench": _bench, "estimate": _estimate,
 }  # fmt: skip

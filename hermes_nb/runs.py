@@ -173,23 +173,37 @@ def locked(out: Path) -> Iterator[Path]:
         ) from error
 
 
+def _left(work: Path, key: str) -> bool:
+    """Whether a work folder was begun under `key` and holds a sealed checkpoint."""
+    try:
+        begun = read_json(work / "begun.json")
+    except FileProblem:
+        return False
+    return begun.get("key") == key and any(work.glob("checkpoints/*/manifest.json"))
+
+
 @contextmanager
 def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
     """Work folder of a stage; on success it gets `run.json`, a manifest and its final name `out/name`.
 
     `meta` goes into `run.json`; the body may add more by writing `stage.json` into the folder. On an error nothing
-    with the final name is left; a work folder that a kill left behind is emptied first.
+    with the final name is left. A work folder that an error or a kill left behind is found again as it was where it
+    holds sealed checkpoints of the same `key`, so that the body can go on from there; else it is emptied.
     """
     with locked(out) as out:
         work = out / f".{name}.work"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+        if not _left(work, key):
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            write_json(work / "begun.json", {"key": key})
         begun = time.perf_counter()
         try:
             yield work
         except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
+            if not _left(work, key):
+                shutil.rmtree(work, ignore_errors=True)
             raise
+        (work / "begun.json").unlink()
         extra = read_json(work / "stage.json") if (work / "stage.json").exists() else {}
         (work / "stage.json").unlink(missing_ok=True)
         write_json(work / "run.json", {"stage": name, "key": key, **meta, **extra, **facts(begun)})

@@ -15,6 +15,41 @@ from hermes_nb.runs import Run
 from hermes_nb.runtime import machine
 
 
+class RowTrainer(training.StepInParts, SFTTrainer):
+    """SFTTrainer whose step is one batch of conversations in parts; its loss is the mean over the step's tokens."""
+
+    pairs = False
+
+    def lengths(self) -> list[tuple[int, int]]:
+        """Tokens of every training row, cut where TRL cuts."""
+        return [(min(n, self.args.max_length),) * 2 for n in map(len, self.train_dataset["input_ids"])]
+
+    def outputs(self) -> tuple[str, ...]:
+        """What TRL's loss and metrics ask of the head."""
+        return ("log_probs", "entropy", "is_top1")
+
+    def sizes(self, inputs: dict) -> list[int]:
+        """Tokens of each row."""
+        return inputs["attention_mask"].sum(1).tolist()
+
+    def part(self, inputs: dict, rows: list[int]) -> dict:
+        """These rows alone, no wider than the longest of them."""
+        width = int(inputs["attention_mask"][rows].sum(1).max())
+        return {name: t[rows][:, :width] for name, t in inputs.items()}
+
+    def items(self, inputs: dict, given):
+        """Trained tokens of the step, which every part's loss is divided by."""
+        return given if given is not None else (inputs["labels"][:, 1:] != -100).sum()
+
+    def share(self, inputs: dict, rows: list[int]) -> float:
+        """The parts' losses are parts of the step's mean already."""
+        return 1.0
+
+    def metric_weights(self, batches: list[dict]) -> dict[str, list[float]]:
+        """By trained tokens."""
+        return {"": [(b["labels"][:, 1:] != -100).sum().item() for b in batches]}
+
+
 def train(
     recipe: Recipe, rows, out: Path | str, watch: training.Watch | None = None, model=None,
     start: Run | Path | str | None = None,
@@ -38,14 +73,15 @@ def train(
     if done:
         return training.replay(done, watch)
     with runs.stage(out, "sft", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
-        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model)
+        engine = training.Engine(recipe.sft, work)
+        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model, engine)
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
-        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "batch": recipe.sft.batch_line()})
+        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "engine": engine.told})
     return Run(Path(out) / "sft")
 
 
-def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model) -> training.Fitted:
+def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model, engine) -> training.Fitted:
     set_seed(recipe.seed)
     tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
     if model is None:
@@ -60,7 +96,7 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
     )
 
     def build():
-        trainer = SFTTrainer(
+        trainer = RowTrainer(
             model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(["messages"]),
             eval_dataset=None if held_out is None else held_out.select_columns(["messages"]),
         )  # fmt: skip
@@ -68,4 +104,5 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
             training.nothing_lost(trainer, len(rows), config.max_length, ("input_ids",))
         return trainer
 
-    return training.fit(build, model, recorder, score=held_out is not None and recipe.sft.score_held_out)
+    score = held_out is not None and recipe.sft.score_held_out
+    return training.fit(build, model, recorder, score, ready=engine.start)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "hermes_nb"
 FLOORS = (
     {"errors"},
-    {"runtime"},
+    {"runtime", "roofline"},
     {"recipes", "templates"},
     {"models", "formats", "runs", "history", "packing"},
     {"training", "reference", "audit", "generate"},

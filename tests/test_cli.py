@@ -33,6 +33,10 @@ def fails(arguments, capsys):
         (["evaluate", "nowhere"], "no recipe here"),
         (["merge", "builtin", "nowhere", "out"], "no adapter here"),
         (["course", "99_nothing"], "no notebook"),
+        (["estimate"], "name a recipe (course"),
+        (["estimate", "nowhere"], "no recipe 'nowhere'"),
+        (["estimate", "neuralhermes", "--gpu", "a1000"], "no GPU 'a1000'; there are a100-40"),
+        (["estimate", "neuralhermes", "--set", "model.base=no-such/model"], "sizes of 'no-such/model'"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):
@@ -76,7 +80,7 @@ def test_an_unknown_scale_is_refused_with_the_known_ones(capsys):
     assert "tiny" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["merge"], ["evaluate"], ["doctor"], ["course"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["merge"], ["evaluate"], ["doctor"], ["course"], ["estimate"]])
 def test_help_reads_well_and_comes_at_once(command):
     """Help that loads torch takes seconds."""
     code = "import sys, time; t = time.perf_counter(); from hermes_nb import cli\ntry: cli.main(sys.argv[1:])\n"
@@ -93,3 +97,24 @@ def test_doctor_says_what_and_why(capsys):
     assert facts["versions"]["trl"]
     assert cli.main(["doctor"]) == 0
     assert "dtype_reason" in capsys.readouterr().out
+
+
+def test_an_estimate_says_what_it_rests_on(tmp_path, capsys):
+    """Hours without their assumptions are a promise; the file holds the same numbers."""
+    file = tmp_path / "estimate.json"
+    assert cli.main(["estimate", "neuralhermes", "--gpu", "t4", "--json", str(file)]) == 0
+    said, told = capsys.readouterr().out, json.loads(file.read_text())
+    assert told["scale"] == "t4"
+    assert told["share_origin"] in said
+    assert told["stages"][0]["notes"][0] in said
+    assert cli.main(["estimate", "neuralhermes", "--gpu", "t4", "--scale", "a100"]) == 0
+    assert "at scale a100" in capsys.readouterr().out
+
+
+def test_the_check_shows_both_published_systems(tmp_path, capsys):
+    """Anyone can see how far off the estimate is."""
+    assert cli.main(["estimate", "--check", "--json", str(tmp_path / "check.json")]) == 0
+    said = capsys.readouterr().out
+    told = json.loads((tmp_path / "check.json").read_text())["systems"]
+    assert all(one["system"] in said for one in told)
+    assert len(told) == 2

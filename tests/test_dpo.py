@@ -177,16 +177,3 @@ def test_packed_rows_train_the_same_run(recipe, rows, start, tmp_path, cpu_fp32)
         theirs, ours = (history.series(table[packed], metric) for packed in (False, True))
         assert ours.index.tolist() == theirs.index.tolist()
         assert ours.to_list() == pytest.approx(theirs.to_list(), rel=2e-3, abs=2e-4), metric
-
-
-def test_a_model_that_packing_cannot_serve_is_refused(monkeypatch):
-    """Beyond a sliding window a packed row would see more than the model was trained to."""
-    from types import SimpleNamespace
-
-    from transformers import MistralConfig
-
-    base = SimpleNamespace(config=MistralConfig(sliding_window=8))
-    row = {"prompt_ids": [1] * 5, "chosen_ids": [1] * 4, "rejected_ids": [1]}
-    trainer = SimpleNamespace(model=SimpleNamespace(get_base_model=lambda: base), train_dataset=[row])
-    with pytest.raises(RecipeProblem, match="sliding window of 8 tokens is shorter than the longest row, 9"):
-        dpo.pack(trainer)

@@ -56,15 +56,15 @@ def fused(model, outputs=FIELDS):
     [("Llama", {}), ("Mistral", {"sliding_window": 64}), ("Qwen2", {}), ("Gemma", {"head_dim": 12}),
      ("Gemma2", {"head_dim": 12, "sliding_window": 64})],
 )  # fmt: skip
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_every_score_is_what_trl_s_padded_path_computes(family, how, attention):
+@pytest.mark.parametrize(("attention", "kind"), [("sdpa", "gather"), ("sdpa", "dense"), ("eager", "dense")])
+def test_every_score_is_what_trl_s_padded_path_computes(family, how, attention, kind):
     """A token that sees another pair, or the wrong position, would change its score; fp32, within 1e-5."""
     model = tiny(family, **how)
-    if family == "Gemma2" and attention == "sdpa":
-        attention = "eager"  # all that this family has
+    if family == "Gemma2":  # soft capping: eager is all that this family has
+        attention, kind = "eager", "dense"
     model.set_attn_implementation(attention)
     padded, packed = fused(copy.deepcopy(model)), fused(copy.deepcopy(model))
-    packing.install(packed)
+    packing.install(packed, kind)
     inputs = batch(RAGGED)
     with torch.no_grad():
         theirs, ours = (m(**inputs, fused_lm_head=True, use_cache=False) for m in (padded, packed))
@@ -77,14 +77,16 @@ def test_every_score_is_what_trl_s_padded_path_computes(family, how, attention):
     assert abs(theirs.loss - ours.loss) < 1e-6
 
 
-def test_gradients_are_those_of_the_padded_path():
+@pytest.mark.parametrize("kind", ["gather", "dense"])
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Gemma"])
+def test_gradients_are_those_of_the_padded_path(family, kind):
     """Same scores with other gradients would train another model: each tensor within 1e-4, relative."""
-    model, inputs = tiny("Llama"), batch(RAGGED)
+    model, inputs = tiny(family, **({"head_dim": 12} if family == "Gemma" else {})), batch(RAGGED)
     grads = []
     for pack in (False, True):
         twin = fused(copy.deepcopy(model), ("log_probs",)).train()
         if pack:
-            packing.install(twin)
+            packing.install(twin, kind, outputs=("log_probs",))
         logps = twin(**inputs, fused_lm_head=True, use_cache=False).log_probs.sum(1)
         chosen, rejected = logps.chunk(2)
         (-torch.nn.functional.logsigmoid(0.1 * (chosen - rejected)).mean()).backward()
@@ -104,10 +106,13 @@ def test_one_small_pair_by_hand():
     packed = packing.pack(ids, torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]), labels)
     assert packed.ids.tolist() == [[7, 8, 9, 8, 5, 6]]
     assert packed.positions.tolist() == [[0, 1, 2, 1, 2, 3]]
-    assert packed.targets.tolist() == [[-100, 9, -100, 5, 6, -100]]
     assert packed.block.tolist() == [0, 1, 1, 2, 2, 2]
-    assert packed.place.tolist() == [-1, 1, -1, 4, 5, -1]
-    allowed = packing.mask(packed.block, additive=False)[0, 0].int().tolist()
+    assert packed.scored.tolist() == [1, 3, 4]
+    assert packed.targets.tolist() == [[9, 5, 6]]
+    assert packed.place.tolist() == [1, 4, 5]
+    assert packed.source.tolist() == [0, 1, 2, 5, 6, 7]
+    assert packed.take.tolist() == [0, 1, 2, 0, 0, 3, 4, 5]
+    allowed = packing.mask(packed.block)[0, 0].int().tolist()
     assert allowed == [
         [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],
         [1, 0, 0, 1, 0, 0], [1, 0, 0, 1, 1, 0], [1, 0, 0, 1, 1, 1],

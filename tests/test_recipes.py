@@ -36,7 +36,6 @@ def test_scales_change_sizes_and_never_the_path():
         (["dpo.beta"], "KEY=VALUE"),
         (["dpo.neftune=5"], "reference"),
         (["lora.targets=[q_proj, lm_head]"], "head"),
-        (["dpo.rows_per_device=3"], "global batch"),
         (["dpo=null"], "dpo stage is missing"),
         (["dpo.held_out=[]"], "held_out"),
         (["dpo.beta=["], "brackets"),
@@ -78,13 +77,14 @@ def test_overrides_are_laid_over_and_recorded():
 
 
 def test_the_global_batch_stays_when_its_parts_change():
-    """16 = 4 x 4 x 1 = 4 x 2 x 2 = 1 x 16 x 1; what is derived is never typed."""
+    """16 rows a step on one process or eight on each of two; what is derived is never typed."""
     stage = recipes.load("neuralhermes", "a100").dpo
-    assert (stage.accumulation(1), stage.accumulation(2)) == (4, 2)
-    assert dataclasses.replace(stage, rows_per_device=1).accumulation() == 16
-    assert "16 rows a step = 4 per device x 4 accumulated x 1 process(es)" in stage.batch_line()
+    assert (stage.rows_each(1), stage.rows_each(2)) == (16, 8)
+    assert stage.batch_line() == "16 rows a step, laid one after another without padding"
+    padded = dataclasses.replace(stage, packed=False, rows_per_device=2)
+    assert padded.batch_line() == "16 rows a step, padded, 2 at once"
     with pytest.raises(RecipeProblem, match="not a multiple"):
-        stage.accumulation(3)
+        stage.rows_each(3)
 
 
 def test_neuralhermes_has_no_sft_stage():

@@ -114,9 +114,6 @@ def _check_shares(sources: tuple[Source, ...]) -> None:
 
 def _check(recipe: Recipe) -> Recipe:
     """Refuse combinations known to fail, before anything is loaded."""
-    for stage in (recipe.sft, recipe.dpo):
-        if stage is not None:
-            stage.accumulation()
     if recipe.dpo is None:
         raise RecipeProblem(f"{recipe.name}: the dpo stage is missing; what comes after it is measured on its pairs.")
     for stage in (recipe.sft, recipe.dpo):

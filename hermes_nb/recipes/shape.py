@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from hermes_nb.errors import RecipeProblem
@@ -68,7 +68,7 @@ class Lora:
 
 @dataclass(frozen=True, config=STRICT)
 class Stage:
-    """What SFT and DPO share. `rows_per_step` is the global batch and stays when its parts change."""
+    """What SFT and DPO share. `rows_per_step` is the global batch, whatever parts it is computed in."""
 
     train: Annotated[tuple[Source, ...], Field(min_length=1)]
     held_out: Annotated[tuple[Source, ...], Field(min_length=1)]
@@ -78,7 +78,7 @@ class Stage:
     optimizer: Optimizer = "adamw_torch"
     weight_decay: float = 0.0
     rows_per_step: PositiveInt = 16
-    rows_per_device: PositiveInt = 4
+    rows_per_device: PositiveInt = 4  # rows at once where they are padded; packed ones are cut by tokens
     epochs: float = 1.0
     max_steps: int = -1
     max_length: PositiveInt = 1024
@@ -87,26 +87,23 @@ class Stage:
     gradient_checkpointing: bool = True
     checkpoints: int = 2  # states saved during training, the last one at its end
     score_held_out: bool = True  # let the trainer score the held-out rows at its end
+    packed: bool = True  # lay the rows of a step one after another, without padding, where the model allows it
+    attention: Literal["auto", "gather", "dense", "flex"] = "auto"  # how packed rows are kept apart
+    tokens_at_once: NonNegativeInt = 0  # cut a step into parts of so many tokens; 0: planned on the machine
 
-    def accumulation(self, processes: int = 1) -> int:
-        """Micro-batches a step: rows_per_step = rows_per_device x accumulation x processes.
-
-        Raises RecipeProblem when the global batch cannot be kept with these parts.
-        """
-        at_once = self.rows_per_device * processes
-        if self.rows_per_step % at_once:
+    def rows_each(self, processes: int = 1) -> int:
+        """Rows that each process computes of a step. RecipeProblem where the global batch could not be kept."""
+        if self.rows_per_step % processes:
             raise RecipeProblem(
-                f"rows_per_step {self.rows_per_step} is not a multiple of rows_per_device {self.rows_per_device} x "
-                f"{processes} process(es); choose a divisor, so that the global batch stays what the recipe says."
+                f"rows_per_step {self.rows_per_step} is not a multiple of {processes} processes; choose a divisor, so "
+                f"that the global batch stays what the recipe says."
             )
-        return self.rows_per_step // at_once
+        return self.rows_per_step // processes
 
-    def batch_line(self, processes: int = 1) -> str:
-        """The global batch and its parts in words."""
-        return (
-            f"{self.rows_per_step} rows a step = {self.rows_per_device} per device x "
-            f"{self.accumulation(processes)} accumulated x {processes} process(es)"
-        )
+    def batch_line(self) -> str:
+        """The global batch in words."""
+        parts = "laid one after another without padding" if self.packed else f"padded, {self.rows_per_device} at once"
+        return f"{self.rows_per_step} rows a step, {parts}"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,7 +120,8 @@ class Dpo(Stage):
     beta: float = 0.1
     loss: tuple[Loss, ...] = ("sigmoid",)
     loss_weights: tuple[float, ...] = ()
-    packed: bool = False  # lay the pairs of a micro-batch in one row, the prompt once, where the model allows it
+    reference: Literal["auto", "cached", "on_the_fly"] = "auto"  # auto: cached where pairs are seen more than once
+    reference_store: str | None = None  # folder of the stored reference; without it, one in the cache
 
 
 @dataclass(frozen=True, config=STRICT)

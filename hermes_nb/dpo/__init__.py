@@ -4,50 +4,21 @@ On TRL's DPOTrainer. loss = -log sigmoid(margin), margin = reward_chosen - rewar
 reward = beta * (logp_policy - logp_reference), https://arxiv.org/abs/2305.18290, Eq. 7. Lesson: 03_dpo.
 """
 
-import math
 from pathlib import Path
 
 from transformers import set_seed
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
 
-from hermes_nb import models, packing, runs, training
-from hermes_nb.errors import RecipeProblem, TrainingProblem
+from hermes_nb import models, runs, training
+from hermes_nb.dpo.proof import prove_start, prove_stored
+from hermes_nb.dpo.referring import PairEngine
+from hermes_nb.dpo.trainer import PairTrainer
+from hermes_nb.errors import RecipeProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
 from hermes_nb.runtime import machine
 
-TOLERANCE = 1e-6
-
-
-def prove_start(loss: float, rewards: dict[str, float], plain_sigmoid: bool) -> None:
-    """Refuse to train unless policy and reference are the same model at step 0.
-
-    Then both rewards and the margin are 0, and the sigmoid loss is ln 2, on whatever rows.
-    Raises TrainingProblem with the figures.
-    """
-    off = {name: value for name, value in rewards.items() if not abs(value) <= TOLERANCE}
-    if plain_sigmoid and not abs(loss - math.log(2)) <= TOLERANCE:
-        off["loss - ln 2"] = loss - math.log(2)
-    if off:
-        figures = ", ".join(f"{name} {value:+.2e}" for name, value in off.items())
-        raise TrainingProblem(
-            f"step 0: policy and reference are not the same model ({figures}; each must be 0). The adapter was rounded "
-            f"or the reference is another model, so every reward would be off; start from an adapter of this base."
-        )
-
-
-class ProvingTrainer(DPOTrainer):
-    """TRL's DPOTrainer, with the proof of the reference on every micro-batch before the first update."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """TRL's loss; on the first step its rewards are checked."""
-        out = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self.state.global_step == 0 and model.training:
-            loss = out[0] if return_outputs else out
-            logged = self._metrics["train"]
-            rewards = {n: logged[f"rewards/{n}"][-1] for n in ("chosen", "rejected", "margins")}
-            prove_start(loss.item(), rewards, self.args.loss_type == ["sigmoid"])
-        return out
+__all__ = ["PairEngine", "PairTrainer", "prove_start", "prove_stored", "train"]
 
 
 def train(
@@ -73,26 +44,15 @@ def train(
     if done:
         return training.replay(done, watch)
     with runs.stage(out, "dpo", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
-        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model)
+        engine = PairEngine(recipe.dpo, work)
+        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model, engine)
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
-        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "batch": recipe.dpo.batch_line()})
+        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "engine": engine.told})
     return Run(Path(out) / "dpo")
 
 
-def pack(trainer) -> None:
-    """Let a trainer compute its pairs packed: policy and reference alike. Raises RecipeProblem where it cannot."""
-    base = trainer.model.get_base_model()
-    longest = max(
-        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in trainer.train_dataset
-    )
-    why = packing.why_not(base.config, longest)
-    if why:
-        raise RecipeProblem(f"dpo.packed: this model cannot be served exactly, because {why}; leave packed out.")
-    packing.install(base)
-
-
-def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model) -> training.Fitted:
+def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model, engine) -> training.Fitted:
     set_seed(recipe.seed)
     tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
     if model is None:
@@ -107,9 +67,11 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
         disable_dropout=True,  # the reference must not be drawn anew at each pass
     )
 
+    marked = {"source", "row"} <= set(rows.column_names)
+
     def build():
         columns = ["prompt", "chosen", "rejected"]
-        trainer = ProvingTrainer(
+        trainer = PairTrainer(
             model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(columns),
             eval_dataset=None if held_out is None else held_out.select_columns(columns),
         )  # fmt: skip
@@ -117,8 +79,8 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
             training.nothing_lost(trainer, len(rows), config.max_length, ("prompt_ids", "chosen_ids", "rejected_ids"))
         if adapter is None:
             model.delete_adapter("ref")  # a fresh adapter is 0: the base with the adapter off is the reference
-        if recipe.dpo.packed:
-            pack(trainer)
+        trainer.origin = [{k: row[k] for k in ("source", "row") if k in row} for row in rows] if marked else None
         return trainer
 
-    return training.fit(build, model, recorder, score=held_out is not None and recipe.dpo.score_held_out)
+    score = held_out is not None and recipe.dpo.score_held_out
+    return training.fit(build, model, recorder, score, ready=engine.start)

@@ -1,8 +1,4 @@
-"""Log-probabilities of answers under a model, summed over the answer's tokens, stop token included.
-
-DPO's reward is `beta * (logp_policy - logp_reference)` with exactly these sums (https://arxiv.org/abs/2305.18290,
-Eq. 7). Lesson: 03_dpo.
-"""
+"""Scores of whole answers, token by token, in padded batches of like length."""
 
 from hermes_nb import templates
 from hermes_nb.models import reading

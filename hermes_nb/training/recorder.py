@@ -1,0 +1,130 @@
+"""Progress, history and sealed checkpoints of a run, and the stop when its numbers are no numbers."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from hermes_nb import history, runs
+from hermes_nb.errors import TrainingProblem
+from hermes_nb.runtime import machine
+from hermes_nb.training.watching import Displacement, first_bad, gradients, weights
+
+SKIPS_IN_A_ROW = 16  # from 65536 the scale may halve that often before it reaches 1
+
+# called with the tidy rows so far, the step and the number of steps
+Watch = Callable[[list[dict], int, int], None]
+
+
+class Recorder(TrainerCallback):
+    """Writes history.jsonl, shows progress, seals checkpoints, and stops a run whose numbers are not finite."""
+
+    def __init__(self, work: Path, name: str, watch: Watch | None = None):
+        self.rows, self.watch = [], watch
+        self.file = open(work / "history.jsonl", "a+", encoding="utf-8")  # noqa: SIM115 closed in `close`
+        self.name, self.bar, self.begun = name, None, time.perf_counter()
+        self.scaled, self.skipped = machine().dtype == "float16", 0
+        self.passed, self.displacement, self.notes = 0.0, Displacement(), []
+
+    def go_on(self, step: int) -> None:
+        """Keep what was logged up to `step` of a run that was interrupted, and write on behind it."""
+        kept = []
+        for line in Path(self.file.name).read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # a kill cuts the last line
+                break
+            if row["step"] <= step:
+                kept.append(row)
+        self.rows = kept
+        self.passed = max((r["value"] for r in kept if r["metric"] == "seconds"), default=0.0)
+        self.file.seek(0)
+        self.file.truncate()
+        self.file.writelines(json.dumps(row) + "\n" for row in kept)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.begun = time.perf_counter()
+        if self.watch is None:
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc=self.name, unit="step", file=sys.stderr,
+                dynamic_ncols=True,
+            )  # fmt: skip
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        new = history.entries(logs, state.global_step)
+        if not new:
+            return
+        if "loss" in logs:
+            seconds = self.passed + time.perf_counter() - self.begun
+            new.append({"step": state.global_step, "split": "train", "metric": "seconds", "value": round(seconds, 2)})
+        self.rows += new
+        self.file.writelines(json.dumps(row) + "\n" for row in new)
+        self.file.flush()
+        self._check(logs, state.global_step)
+        self._show(logs, state)
+        self._note(self.displacement.line(logs))
+
+    def _note(self, line: str | None) -> None:
+        if line is not None:
+            self.notes.append(line)
+            tqdm.write(line)
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        """Look at the gradients while the weights are still those of the last good step."""
+        bad = None if self.scaled else first_bad(gradients(model))  # fp16's scaler skips such a step by design
+        if bad:
+            raise TrainingProblem(
+                f"{self.name}, step {state.global_step + 1}: the gradient of {bad} is not finite; the run was stopped "
+                f"before the update. Lower the learning rate, or audit the rows."
+            )
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Look at the weights before they are saved."""
+        bad = first_bad(weights(model))
+        if bad:
+            raise TrainingProblem(
+                f"{self.name}, step {state.global_step}: {bad} is not finite after the update; the run was stopped "
+                f"before it was saved. Lower the learning rate."
+            )
+
+    def _check(self, logs: dict, step: int) -> None:
+        bad = [k for k in ("loss", "grad_norm") if not math.isfinite(logs.get(k, 0.0))]
+        # under fp16 the gradient scaler begins too high by design: it skips such a step and halves its scale
+        self.skipped = self.skipped + 1 if bad == ["grad_norm"] else 0
+        if bad and not (self.scaled and bad == ["grad_norm"] and self.skipped <= SKIPS_IN_A_ROW):
+            raise TrainingProblem(
+                f"{self.name}, step {step}: {bad[0]} is {logs[bad[0]]}; the run was stopped before it was saved. "
+                f"Lower the learning rate, or audit the rows."
+            )
+
+    def _show(self, logs: dict, state) -> None:
+        if self.watch is not None:
+            self.watch(self.rows, state.global_step, state.max_steps)
+        elif self.bar is not None and "loss" in logs:
+            shown = {"loss": f"{logs['loss']:.3f}"}
+            if "rewards/margins" in logs:
+                shown["margin"] = f"{logs['rewards/margins']:+.3f}"
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_save(self, args, state, control, **kwargs):
+        runs.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def close(self):
+        """Close the file and the bar."""
+        self.file.close()
+        if self.bar is not None:
+            self.bar.close()
+
+
+def replay(run: runs.Run, watch: Watch | None) -> runs.Run:
+    """Show the history of a finished stage to `watch`, once, so that Run All draws its curve again; returns the run."""
+    if watch is not None:
+        rows = history.load(run.path).drop(columns="run").to_dict("records")
+        watch(rows, run.metrics["steps"], run.metrics["steps"])
+    return run
