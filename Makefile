@@ -42,9 +42,11 @@ notebooks: $(READY)
 results: $(READY)
 	@$(BIN)/python data_samples/experiments.py headline
 
-# measure the data side against the bare tokenizer and write the figures into README.md (about five minutes)
+# measure the data side against the bare tokenizer, and DPO against TRL, and draw README's tables (about 20 minutes)
 bench: $(READY)
 	@$(BIN)/python -m hermes_nb bench data --memory 200000 --json data_samples/benchmarks/data_cpu.json --readme README.md
+	@$(BIN)/python -m hermes_nb bench dpo --lengths orca --json data_samples/benchmarks/dpo_cpu_orca.json
+	@$(BIN)/python -m hermes_nb bench dpo --json data_samples/benchmarks/dpo_cpu_ultrafeedback.json --readme README.md
 
 # write the sample rows from their topic files
 samples:

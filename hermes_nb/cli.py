@@ -87,11 +87,17 @@ def _add_data(commands) -> None:
     estimate.add_argument("--check", action="store_true", help="hold it against two published durations instead")
 
     bench = commands.add_parser("bench", help="measure two sides in one run; exit 1 when a promised ratio is missed")
-    bench.add_argument("what", choices=["data"])
-    bench.add_argument("--rows", type=int, default=6000)
-    bench.add_argument("--memory", type=int, default=0, metavar="ROWS", help="compare peak memory with 10,000 rows")
+    bench.add_argument("what", choices=["data", "dpo"])
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
-    bench.add_argument("--readme", type=Path, metavar="FILE", help="also write the table into this README")
+    bench.add_argument("--readme", type=Path, metavar="FILE", help="also draw this README's table anew")
+    bench.add_argument("--repeats", type=int, default=3)
+    bench.add_argument("--rows", type=int, default=6000, help="data: rows that are audited")
+    bench.add_argument("--memory", type=int, default=0, metavar="ROWS", help="data: compare memory with 10,000 rows")
+    bench.add_argument("--lengths", default="ultrafeedback", help="dpo: ultrafeedback, hh, orca, or a file of pairs")
+    bench.add_argument("--model", default="builtin", help="dpo: builtin, or mistral-7b-shape on a GPU")
+    bench.add_argument("--against", default="trl", help="dpo: what it is held against; trl")
+    bench.add_argument("--pairs", type=int, default=4, help="dpo: pairs a step")
+    bench.add_argument("--checkpointing", action="store_true", help="dpo: gradient checkpointing on our side too")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,12 +214,17 @@ def _estimate(args) -> int:
 def _bench(args) -> int:
     from hermes_nb import bench, runs
 
-    told = bench.data(args.rows, memory=args.memory)
-    print(bench.text(told))
+    if args.what == "data":
+        told = bench.data(args.rows, args.repeats, memory=args.memory)
+        print(bench.audit_text(told))
+    else:
+        told = bench.dpo(args.lengths, args.model, args.pairs, args.repeats, checkpointing=args.checkpointing,
+                         against=args.against)  # fmt: skip
+        print(bench.training_text(told))
     if args.json:
         runs.write_json(args.json, told)
     if args.readme:
-        bench.write_readme(told, args.readme)
+        bench.write_readme(args.what, args.readme)
     return 1 if told["misses"] else 0
 
 

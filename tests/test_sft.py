@@ -16,8 +16,9 @@ def test_a_run_leaves_an_adapter_a_history_and_its_facts(recipe, rows, tmp_path)
     assert run.metrics["moved"] > 0.9
     assert len(history.series(history.load(run.path), "loss")) == 3
     engine = run.meta["engine"]
-    assert engine["packed"] and engine["attention"] == "gather"
-    assert engine["budget"]["reason"] == "a whole step" and not engine["budget"]["halvings"]
+    assert engine["packed"]
+    assert engine["attention"] == "gather"
+    assert engine["budget"] == {"tokens": engine["budget"]["tokens"], "reason": "a whole step", "halvings": 0}
     assert (run.adapter / "chat_template.jinja").is_file()
     assert list((run.path / "checkpoints").glob("checkpoint-*/manifest.json"))
     runs.verify(run.path)

@@ -23,6 +23,7 @@ from hermes_nb.models.quantized import (
     saved_dtype,
     tokenizer,
 )
+from hermes_nb.models.shaped import random_4bit
 
 __all__ = [
     "BUILTIN",
@@ -40,6 +41,7 @@ __all__ = [
     "moved",
     "nf4_config",
     "portable",
+    "random_4bit",
     "reading",
     "save_adapter",
     "saved_dtype",

@@ -1,13 +1,8 @@
-"""Measurements side by side in one run, with the ratios that this project promises: `python -m hermes_nb bench data`.
-
-Both sides work on the same rows in the same process, in turn, so that a busy machine slows both. Lesson:
-01_preference_data.
-"""
+"""The data side measured: formatting and audit beside the bare tokenizer and a row-by-row map."""
 
 import contextlib
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -16,7 +11,7 @@ import time
 from pathlib import Path
 
 from hermes_nb import audit, formats, models, runs, runtime, templates
-from hermes_nb.errors import DataProblem, FileProblem, ResourceProblem
+from hermes_nb.errors import DataProblem, ResourceProblem
 
 BARS = {
     "audit over bare tokenizer": ("at least", 0.6),
@@ -181,38 +176,3 @@ def _growth(large: int, small: int = 10_000) -> float:
             peaks.append(float(peak))
             file.unlink()
     return peaks[1] - peaks[0]
-
-
-def text(told: dict) -> str:
-    """The measurement as lines: rates, ratios against their bars."""
-    chip = f"{told['cores']} cores of {told['machine']}"
-    lines = [f"{told['rows']} pairs of about 700 tokens, {told['repeats']} repeats, {chip}"]
-    lines += [f"  {name:18} {rate:8.0f} pairs/s" for name, rate in told["rates"].items()]
-    for name, ratio in told["ratios"].items():
-        word, bar = BARS[name]
-        verdict = "holds" if holds(name, ratio["median"]) else "MISSED"
-        spread = f"({ratio['min']:.2f} to {ratio['max']:.2f})"
-        lines.append(f"  {name:27} {ratio['median']:7.2f} {spread:18} {word} {bar:g}: {verdict}")
-    return "\n".join(lines)
-
-
-def markdown(told: dict) -> str:
-    """The measurement as a table for README, and a line that says on what."""
-    rates = " · ".join(f"{name} {rate:,.0f}" for name, rate in told["rates"].items())
-    head = "| measured | median | of the repeats | promised |\n|---|---|---|---|\n"
-    rows = [
-        f"| {name} | {r['median']:.2f} | {r['min']:.2f} to {r['max']:.2f} | {' '.join(map(str, BARS[name]))} |"
-        for name, r in told["ratios"].items()
-    ]
-    foot = f"{told['rows']:,} pairs of about 700 tokens, {told['repeats']} repeats on {told['cores']} cores of "
-    memory = f" Memory: {told['memory_rows']:,} rows against 10,000, once." if told["memory_rows"] else ""
-    return head + "\n".join(rows) + f"\n\n{foot}{told['machine']}; pairs/s: {rates}.{memory}"
-
-
-def write_readme(told: dict, readme: Path) -> None:
-    """Put the table between README's two marks. Raises FileProblem where they are missing."""
-    text = readme.read_text(encoding="utf-8")
-    found = re.search(r"(<!-- bench data: \S+ -->\n).*?(<!-- /bench data -->)", text, re.S)
-    if not found:
-        raise FileProblem(f"{readme}: no place for the table; it stands between two comments named `bench data`.")
-    readme.write_text(text[: found.end(1)] + markdown(told) + "\n" + text[found.start(2) :], encoding="utf-8")
