@@ -30,8 +30,8 @@ from hermes_nb import (
     runs,
     runtime,
     sft,
-    training,
 )
+from hermes_nb.training import fitting
 
 HERE = Path(__file__).resolve().parent
 OUT, WORK = HERE / "experiments", HERE.parent / "runs" / "experiments"
@@ -65,6 +65,8 @@ DPO = {
     "repair_loss": ("the same rows whole, with an sft term", WITH_SFT, "cut_stop.jsonl"),
     "dpo_beta_001": ("beta 0.01", {"beta": 0.01}, None),
     "dpo_beta_05": ("beta 0.5", {"beta": 0.5}, None),
+    "dpo_packed": ("pairs laid one after another, as everywhere", {}, None),
+    "dpo_padded": ("the same pairs in padded rows, as TRL lays them", {"packed": False}, None),
 }  # fmt: skip
 
 
@@ -158,8 +160,8 @@ def rounded(recipe, rows, out):
 
     # the check would refuse such adapters; here it is told to expect bf16
     with (
-        mock.patch.object(training.models, "keep_fp32", as_it_stands),
-        mock.patch.object(training, "ADAPTERS", torch.bfloat16),
+        mock.patch.object(fitting.models, "keep_fp32", as_it_stands),
+        mock.patch.object(fitting, "ADAPTERS", torch.bfloat16),
     ):
         return sft.train(recipe, rows, out)
 

@@ -95,7 +95,7 @@ def _add_data(commands) -> None:
     bench.add_argument("--memory", type=int, default=0, metavar="ROWS", help="data: compare memory with 10,000 rows")
     bench.add_argument("--lengths", default="ultrafeedback", help="dpo: ultrafeedback, hh, orca, or a file of pairs")
     bench.add_argument("--model", default="builtin", help="dpo: builtin, or mistral-7b-shape on a GPU")
-    bench.add_argument("--against", default="trl", help="dpo: what it is held against; trl")
+    bench.add_argument("--against", default="trl", help="dpo: trl, or trl,unsloth")
     bench.add_argument("--pairs", type=int, default=4, help="dpo: pairs a step")
     bench.add_argument("--checkpointing", action="store_true", help="dpo: gradient checkpointing on our side too")
 

@@ -142,6 +142,26 @@ def repair() -> tuple[Recipe, dict]:
     return recipe, {"train": rows.filter(lambda row: row["kind"] == "card")}
 
 
+def speed() -> list[dict]:
+    """What `bench dpo` measured on our machines, a row for each kind of lengths: TRL's defaults beside packed rows."""
+    rows = []
+    for file in sorted((samples_dir() / "benchmarks").glob("dpo_*.json")):
+        told = runs.read_json(file)
+        trl, ours = (told["sides"][side]["pairs_s"] for side in ("trl, defaults", "packed, on the fly"))
+        cached, memory = told["ratios"]["cached"], told["ratios"].get("memory")
+        rows.append({
+            "lengths like": told["lengths"], "chip": told["machine"], "TRL's defaults": f"{trl:.2f} pairs/s",
+            "packed": f"{ours:.2f} pairs/s", "packed, reference stored": f"{cached['median']:.1f} times TRL's",
+            "peak memory": f"{memory['median']:.2f} of TRL's" if memory else "not measured",
+        })  # fmt: skip
+    return rows
+
+
+def padded(recipe: Recipe) -> Recipe:
+    """The same recipe with the engine off: pairs in padded rows, each prompt twice."""
+    return replace(recipe, dpo=replace(recipe.dpo, packed=False))
+
+
 def strip(out: Path, **texts: str) -> dict[str, str]:
     """The probe's answers, model name to text: shipped ones, overlaid by those of `out`; `texts` are added to it."""
     file = Path(out) / "probe.json"

@@ -45,6 +45,10 @@ class RowTrainer(training.StepInParts, SFTTrainer):
         """The parts' losses are parts of the step's mean already."""
         return 1.0
 
+    def whole_step(self) -> str | None:
+        """TRL adds the loss for balancing experts to every part as a whole."""
+        return "its loss for balancing experts is a mean over the step" if self.aux_loss_enabled else None
+
     def metric_weights(self, batches: list[dict]) -> dict[str, list[float]]:
         """By trained tokens."""
         return {"": [(b["labels"][:, 1:] != -100).sum().item() for b in batches]}

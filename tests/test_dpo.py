@@ -46,9 +46,9 @@ def test_the_proof_tells_right_from_wrong(loss, rewards, refused):
     """Two equal errors cancel in the margin, so each reward is looked at; NaN is not small."""
     if refused:
         with pytest.raises(TrainingProblem, match="not the same model"):
-            dpo.prove_start(loss, rewards, True)
+            dpo.prove_start(loss, rewards, 1.0)
     else:
-        dpo.prove_start(loss, rewards, True)
+        dpo.prove_start(loss, rewards, 1.0)
 
 
 def test_training_refuses_to_start_from_a_rounded_policy(recipe, rows, start, tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ def test_one_small_pair_by_hand():
     assert packed.targets.tolist() == [[9, 5, 6]]
     assert packed.place.tolist() == [1, 4, 5]
     assert packed.source.tolist() == [0, 1, 2, 5, 6, 7]
-    assert packed.take.tolist() == [0, 1, 2, 0, 0, 3, 4, 5]
+    assert packed.take.tolist() == [0, 1, 2, 3, 0, 3, 4, 5]
     allowed = packing.mask(packed.block)[0, 0].int().tolist()
     assert allowed == [
         [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],

@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 from hermes_nb.bench.auditing import BARS, holds
-from hermes_nb.bench.training import BARS as TRAINING_BARS
-from hermes_nb.bench.training import CUDA_BARS
 from hermes_nb.bench.training import holds as meets
 from hermes_nb.errors import FileProblem
 from hermes_nb.runs import read_json
@@ -46,7 +44,7 @@ def training_text(told: dict) -> str:
         lines.append(
             f"  {name:24} {side['pairs_s']:6.3f} pairs/s {side['tokens_s']:8.0f} tokens/s {side['gb']:5.1f} GB {share}"
         )
-    bars = _bars(told)
+    bars = told["bars"]
     for name, ratio in told["ratios"].items():
         spread, verdict = f"({ratio['min']:.2f} to {ratio['max']:.2f})", ""
         if name in bars:
@@ -57,11 +55,8 @@ def training_text(told: dict) -> str:
     lines.append(f"  TRL lays {waste['padding']:.0%} padding and {waste['prompts again']:.0%} prompts a second time")
     difference = told["largest difference, nats a token"]
     lines.append(f"  largest difference of a token's log-probability: {difference:.1e} nats")
+    lines += [f"  {name} is left out: {why}" for name, why in told["left_out"].items()]
     return "\n".join(lines)
-
-
-def _bars(told: dict) -> dict:
-    return CUDA_BARS if told["peak"]["origin"] == "data sheet" else TRAINING_BARS.get(told["lengths"], {})
 
 
 def training_markdown(*every: dict) -> str:
@@ -71,7 +66,7 @@ def training_markdown(*every: dict) -> str:
     for name in every[0]["ratios"]:
         cells = []
         for told in every:
-            ratio, bar = told["ratios"][name], _bars(told).get(name)
+            ratio, bar = told["ratios"][name], told["bars"].get(name)
             promised = f", promised {bar[0]} {bar[1]:g}" if bar else ""
             cells.append(f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}{promised})")
         label = "peak memory over TRL's" if name == "memory" else f"pairs/s over TRL's: {name}"

@@ -12,6 +12,7 @@ from trl import DPOConfig, DPOTrainer
 
 from hermes_nb import dpo, models, packing, recipes, roofline, runtime, training
 from hermes_nb.bench.memory import Peak
+from hermes_nb.dpo.trainer import REFERENCES
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,6 @@ def trainer_of(side: Side, model, tokenizer, rows: list[dict], step: int, tokens
     trainer.train_dataset = datasets.Dataset.from_list(rows)
     trainer.current_gradient_accumulation_steps = 1
     trainer.accelerator.prepare_model(model)  # autocast, as `train` would lay it around
-    if side.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     if side.packed:
         stage = replace(
             recipes.load("course", "tiny").dpo, rows_per_step=step, tokens_at_once=tokens, reference="on_the_fly",
@@ -70,6 +69,8 @@ def trainer_of(side: Side, model, tokenizer, rows: list[dict], step: int, tokens
         )  # fmt: skip
         with training.sparing(trainer):
             dpo.PairEngine(stage, work).start(trainer)
+    if side.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return trainer
 
 
@@ -107,7 +108,7 @@ def _reference(trainer, side: Side, rows: list[dict]) -> list[dict]:
         batch = trainer._prepare_inputs(trainer.data_collator(rows[i : i + micro]))
         chosen, rejected = trainer.compute_ref_log_probs(trainer.model, batch)
         pairs = zip(chosen.tolist(), rejected.tolist(), strict=True)
-        out += [dict(zip(("ref_chosen_logps", "ref_rejected_logps"), pair, strict=True)) for pair in pairs]
+        out += [dict(zip(REFERENCES, pair, strict=True)) for pair in pairs]
     return out
 
 

@@ -1,5 +1,6 @@
 """DPO measured: the same pairs, model, adapter and loss, computed by TRL and by this package in turn."""
 
+import importlib.util
 import json
 import random
 import statistics
@@ -100,8 +101,7 @@ def dpo(
     prompts computed twice cost TRL; the largest difference of a token's log-probability; and `misses`, the bars that
     do not hold. Raises RecipeProblem for unknown names, ResourceProblem for a model that needs a GPU.
     """
-    if against != "trl":
-        raise RecipeProblem(f"nothing is measured against {against!r} here; there is trl, at two settings.")
+    left_out = {name: _absent(name) for name in against.split(",") if name != "trl"}
     base, tokenizer = _model(model)
     vocab = base.get_input_embeddings().weight.shape[0]
     triples = drawn(lengths(kind, tokenizer), pairs * repeats, max_length, seed)
@@ -112,7 +112,7 @@ def dpo(
             rows, found = made(part, tokenizer, vocab), {}
             for side in sides(checkpointing):
                 wrapped = models.add_lora(base, recipes.Lora(r=rank, alpha=2 * rank))
-                trainer = trainer_of(side, wrapped, tokenizer, rows, pairs, tokens, Path(work))
+                trainer = trainer_of(side, wrapped, tokenizer, rows, pairs, tokens, _folder(work, side))
                 tokens = trainer.budget.tokens if side.packed else tokens
                 measured(side, trainer, rows[:1])  # the first pass makes what later ones find
                 found[side.name] = measured(side, trainer, rows) | {"scores": scores(trainer, rows)}
@@ -120,8 +120,17 @@ def dpo(
                 del trainer, wrapped
             rounds.append(found)
     setting = {"lengths": kind, "model": model, "pairs": pairs, "max_length": max_length, "rank": rank,
-               "checkpointing": checkpointing, "tokens_at_once": tokens}  # fmt: skip
+               "checkpointing": checkpointing, "tokens_at_once": tokens, "left_out": left_out}  # fmt: skip
     return told(rounds, every, roofline.shape_of(base.config, model), setting)
+
+
+def _absent(name: str) -> str:
+    """Why nothing is measured against `name`, in words. RecipeProblem where it is nothing that could be."""
+    if name != "unsloth":
+        raise RecipeProblem(f"nothing is measured against {name!r}; there are trl and unsloth.")
+    if importlib.util.find_spec(name) is None:
+        return "not installed here"
+    return "it replaces TRL's classes in the whole process, and loads models from the hub only: run its own notebook"
 
 
 def told(rounds: list[dict], every: list[list[tuple]], shape: roofline.Shape, setting: dict) -> dict:
@@ -139,16 +148,24 @@ def told(rounds: list[dict], every: list[list[tuple]], shape: roofline.Shape, se
             "passes": passes(side),
         }
     ratios = {name: _spread(values) for name, values in _ratios(rounds).items()}
-    bars = CUDA_BARS if runtime.machine().device == "cuda" else BARS.get(setting["lengths"], {})
+    on_cpu = BARS.get(setting["lengths"], {}) if runtime.machine().device == "cpu" else {}
+    bars = CUDA_BARS if setting["model"] == "mistral-7b-shape" else on_cpu
     share = out["packed, on the fly"]["share_of_roofline"]
     values = {name: ratio["median"] for name, ratio in ratios.items()} | {"share_of_roofline": share}
     return {
         **setting, "repeats": len(rounds), "sides": out, "ratios": ratios, "share_of_roofline": share,
         "peak": {"flops": peak, "origin": origin}, "padding": _padding(every),
         "largest difference, nats a token": max(_difference(found) for found in rounds),
-        "misses": [name for name, bar in bars.items() if not holds(bar, values[name])],
+        "bars": bars, "misses": [n for n, bar in bars.items() if n in values and not holds(bar, values[n])],
         "machine": runtime.machine().chip, "cores": runtime.machine().cores, "versions": runs.versions(),
     }  # fmt: skip
+
+
+def _folder(work: str, side: Side) -> Path:
+    """A folder of its own for each side, since an engine goes on with what it finds."""
+    out = Path(work) / side.name.replace(" ", "-")
+    out.mkdir(exist_ok=True)
+    return out
 
 
 def passes(side: Side) -> str:

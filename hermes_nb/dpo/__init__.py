@@ -67,19 +67,16 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
         disable_dropout=True,  # the reference must not be drawn anew at each pass
     )
 
-    marked = {"source", "row"} <= set(rows.column_names)
-
     def build():
-        columns = ["prompt", "chosen", "rejected"]
+        columns = [c for c in ("prompt", "chosen", "rejected", "source", "row") if c in rows.column_names]
         trainer = PairTrainer(
             model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(columns),
-            eval_dataset=None if held_out is None else held_out.select_columns(columns),
+            eval_dataset=None if held_out is None else held_out.select_columns(columns[:3]),
         )  # fmt: skip
         if recipe.dpo.too_long == "refuse":
             training.nothing_lost(trainer, len(rows), config.max_length, ("prompt_ids", "chosen_ids", "rejected_ids"))
         if adapter is None:
             model.delete_adapter("ref")  # a fresh adapter is 0: the base with the adapter off is the reference
-        trainer.origin = [{k: row[k] for k in ("source", "row") if k in row} for row in rows] if marked else None
         return trainer
 
     score = held_out is not None and recipe.dpo.score_held_out

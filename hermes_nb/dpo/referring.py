@@ -1,12 +1,14 @@
 """The reference computed once: in packed rows, kept as it is made, found again by later runs."""
 
+import math
 import time
 
 from tqdm import tqdm
 
-from hermes_nb import packing, reference, runtime
-from hermes_nb.dpo.trainer import REFERENCES, PairTrainer
-from hermes_nb.training import Engine, cut
+from hermes_nb import reference, runtime
+from hermes_nb.dpo.trainer import REFERENCES, PairTrainer, measured
+from hermes_nb.errors import DataProblem
+from hermes_nb.training import Engine, cut, is_out_of_memory
 
 FLUSH = 30.0  # seconds after which new values are written
 
@@ -25,8 +27,9 @@ class PairEngine(Engine):
         """Whether the reference is computed once for all; `auto`: where pairs are seen more than once."""
         if self.stage.reference != "auto":
             return self.stage.reference == "cached"
-        seen = self.stage.max_steps * self.stage.rows_per_step if self.stage.max_steps > 0 else self.stage.epochs * rows
-        return seen > rows
+        if self.stage.max_steps > 0:
+            return self.stage.max_steps > math.ceil(rows / self.stage.rows_per_step)
+        return self.stage.epochs > 1
 
     def _store(self, trainer: PairTrainer) -> None:
         key = reference.key_of(trainer.model, self.told["attention"], trainer.number_format)
@@ -50,21 +53,46 @@ def _keys(rows, max_length: int) -> list[str]:
 
 
 def score_missing(trainer: PairTrainer, rows, store: reference.Store, known: dict) -> None:
-    """Compute, in parts of the budget, and keep what `known` lacks of these tokenized rows; `known` is completed."""
-    missing = {k: rows[i] for i, k in enumerate(_keys(rows, trainer.args.max_length)) if k not in known}
-    names, pairs = list(missing), list(missing.values())
-    sizes = [packing.length(len(r["prompt_ids"]), len(r["chosen_ids"]), len(r["rejected_ids"])) for r in pairs]
-    fresh, flushed = {}, time.perf_counter()
+    """Compute, in parts of the budget, and keep what `known` lacks of these tokenized rows; `known` is completed.
+
+    Raises DataProblem naming a row whose log-probability is not finite.
+    """
+    missing = {k: i for i, k in enumerate(_keys(rows, trainer.args.max_length)) if k not in known}
+    names, numbers = list(missing), list(missing.values())
+    lengths = [size for size, _ in measured(rows.select(numbers), trainer.args.max_length)]
+    fresh, done, flushed = {}, 0, time.perf_counter()
     with tqdm(total=len(names), desc="reference", unit="pair", disable=not names, dynamic_ncols=True) as bar:
-        for part in cut(sizes, trainer.budget.tokens, trainer.rows_at_once):
-            batch = trainer._prepare_inputs(trainer.data_collator([pairs[i] for i in part]))
-            chosen, rejected = (side.tolist() for side in trainer.compute_ref_log_probs(trainer.model, batch))
-            fresh |= {names[i]: (c, r) for i, c, r in zip(part, chosen, rejected, strict=True)}
+        while done < len(names):
+            part = cut(lengths[done:], trainer.budget.tokens, trainer.rows_at_once)[0]
+            pairs = [rows[numbers[done + i]] for i in part]
+            sides = _scored(trainer, pairs)
+            if sides is None:
+                trainer.halve([lengths[done + i] for i in part])
+                continue
+            fresh |= dict(zip(names[done : done + len(part)], sides, strict=True))
+            done += len(part)
             bar.update(len(part))
-            if time.perf_counter() - flushed > FLUSH or part[-1] == len(names) - 1:
+            if time.perf_counter() - flushed > FLUSH or done == len(names):
                 store.add(fresh)
                 known |= fresh
                 fresh, flushed = {}, time.perf_counter()
+
+
+def _scored(trainer: PairTrainer, pairs: list[dict]) -> list[tuple[float, float]] | None:
+    """Reference log-probabilities (nats) of chosen and rejected of tokenized pairs; None where memory ran out."""
+    try:
+        batch = trainer.prepared(pairs)
+        sides = [side.tolist() for side in trainer.compute_ref_log_probs(trainer.model, batch)]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    values = list(zip(*sides, strict=True))
+    for i, pair in enumerate(values):
+        if not all(map(math.isfinite, pair)):
+            row = trainer.row_name(trainer.part(batch, [i]))
+            raise DataProblem(f"the reference's log-probability of {row} is not finite; audit the rows.")
+    return values
 
 
 def with_reference(rows, known: dict, max_length: int):

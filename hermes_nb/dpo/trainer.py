@@ -13,20 +13,28 @@ SORTING = ("aot", "aot_unpaired")
 REFERENCES = ("ref_chosen_logps", "ref_rejected_logps")
 
 
+def measured(rows, max_length: int) -> list[tuple[int, int]]:
+    """Of tokenized pairs the tokens in a packed row and those of the longer side, cut at `max_length`."""
+    columns = [map(len, rows[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+    out = []
+    for prompt, *sides in zip(*columns, strict=True):
+        chosen, rejected = (min(side, max(0, max_length - prompt)) for side in sides)
+        out.append((length(prompt, chosen, rejected), prompt + max(chosen, rejected)))
+    return out
+
+
 class PairTrainer(StepInParts, DPOTrainer):
     """DPOTrainer whose step is one batch of pairs in parts, equal to TRL's one batch however it is cut."""
 
     number_format = "float32"  # of the arithmetic, for the noise that a stored reference may show
-    origin: list[dict] | None = None  # source and row of each training row
+    _lengths: list[tuple[int, int]] = []
+    _stored: list = []  # of the first step's parts: stored and fresh reference log-probabilities, answers' tokens
 
     def lengths(self) -> list[tuple[int, int]]:
         """Of every training pair the tokens in a packed row and those of its longer side, cut where TRL cuts."""
-        columns = [map(len, self.train_dataset[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
-        out = []
-        for prompt, *sides in zip(*columns, strict=True):
-            chosen, rejected = (min(side, max(0, self.args.max_length - prompt)) for side in sides)
-            out.append((length(prompt, chosen, rejected), prompt + max(chosen, rejected)))
-        return out
+        if len(self._lengths) != len(self.train_dataset):
+            self._lengths = measured(self.train_dataset, self.args.max_length)
+        return self._lengths
 
     def outputs(self) -> tuple[str, ...]:
         """What TRL's losses and metrics ask of the head."""
@@ -91,33 +99,39 @@ class PairTrainer(StepInParts, DPOTrainer):
         found = [name for name in self.loss_types if name in SORTING]
         return f"the loss {found[0]} sorts over all its pairs" if found else None
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """A step in parts; after the first, and before its update, stored references are proved on all its pairs."""
+        self._stored = []
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._stored:
+            stored, fresh, tokens = (torch.cat(column).cpu() for column in zip(*self._stored, strict=True))
+            prove_stored(stored, fresh, tokens, self.number_format)
+        return loss
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """TRL's loss; on the first step with the proofs."""
+        """TRL's loss; on the first step with the proof of the reference."""
         if self.state.global_step or not model.training or not torch.is_grad_enabled():
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.precompute_ref_logps:
-            inputs = dict(inputs)
             fresh = self.compute_ref_log_probs(model, inputs)
-            self._prove_stored(inputs, fresh)
-            inputs |= dict(zip(REFERENCES, fresh, strict=True))  # under one cut policy and reference agree exactly
+            stored = torch.cat([inputs[name] for name in REFERENCES])
+            self._stored.append((stored, torch.cat(fresh), inputs["completion_mask"].sum(1)))
+            # under one cut policy and reference agree exactly, so the first step takes the fresh ones
+            inputs = {**inputs, **dict(zip(REFERENCES, fresh, strict=True))}
         out = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         logged = self._metrics["train"]
         rewards = {n: logged[f"rewards/{n}"][-1] for n in ("chosen", "rejected", "margins")}
-        loss = out[0] if return_outputs else out
-        prove_start(loss.item(), rewards, self.args.loss_type == ["sigmoid"])
+        alone = self.loss_types == ["sigmoid"] and not self.aux_loss_enabled
+        prove_start((out[0] if return_outputs else out).item(), rewards, self.loss_weights[0] if alone else None)
         return out
-
-    def _prove_stored(self, inputs: dict, fresh) -> None:
-        tokens = inputs["completion_mask"].sum(1)
-        stored = torch.cat([inputs[name] for name in REFERENCES])
-        prove_stored(stored.cpu(), torch.cat(fresh).cpu(), tokens.cpu(), self.number_format)
 
     def row_name(self, batch: dict) -> str:
         """The number of a pair in the training rows, and its source where it is known."""
-        length = int(batch["attention_mask"][0].sum())
-        ids = batch["input_ids"][0, :length].tolist()
+        lengths = batch["attention_mask"].sum(1).tolist()
+        sides = [ids[:n] for ids, n in zip(batch["input_ids"].tolist(), lengths, strict=True)]
         for i, row in enumerate(self.train_dataset):
-            if row["prompt_ids"] + row["chosen_ids"] == ids:
-                own = self.origin[i] if self.origin else {}
-                return f"row {i} of the training pairs" + (f" ({own['source']}, row {own['row']})" if own else "")
+            whole = [row["prompt_ids"] + row[name] for name in ("chosen_ids", "rejected_ids")]
+            if [ids[: self.args.max_length] for ids in whole] == sides:
+                known = "source" in row and "row" in row
+                return f"row {i} of the training pairs" + (f" ({row['source']}, row {row['row']})" if known else "")
         return super().row_name(batch)

@@ -45,6 +45,15 @@ def block_mask(block: torch.Tensor):
     return create_block_mask(sees(block), None, None, size, size, device=block.device, BLOCK_SIZE=TILE)
 
 
+def grouped(key: torch.Tensor) -> bool:
+    """Whether a fast kernel takes fewer heads of keys than of queries here.
+
+    On CUDA below capability 8.0 only the slow one does, which stores the scores of all heads
+    (https://github.com/huggingface/transformers/issues/48633); there keys and values are repeated.
+    """
+    return key.device.type != "cuda" or torch.cuda.get_device_capability(key.device) >= (8, 0)
+
+
 def attend(module, query, key, value, attention_mask, packed: Packed | None = None, **how):
     """Attention of one layer, (1, heads, L, width of a head) to (1, L, heads, width), as transformers calls it.
 
@@ -58,11 +67,18 @@ def attend(module, query, key, value, attention_mask, packed: Packed | None = No
         return flex_attention_forward(module, query, key, value, attention_mask, **how)
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **how)
-    shape = (packed.rows, packed.width)
+    if how.get("softcap") is not None:
+        raise ValueError("soft capping is not served by this attention")
+    shape, heads = (packed.rows, packed.width), query.shape[1] // key.shape[1]
     sides = [t[0].index_select(1, packed.take).unflatten(1, shape).transpose(0, 1) for t in (query, key, value)]
-    how["is_causal"] = True  # padding stands on the right, where no real token looks
-    out, _ = sdpa_attention_forward(module, *sides, None, **how)
-    return out.flatten(0, 1).index_select(0, packed.source)[None], None
+    if heads > 1 and not grouped(key):
+        sides[1:] = [t.repeat_interleave(heads, 1) for t in sides[1:]]
+    out = torch.nn.functional.scaled_dot_product_attention(
+        *sides, dropout_p=how.get("dropout", 0.0), scale=how.get("scaling"),
+        enable_gqa=sides[1].shape[1] < query.shape[1],
+        is_causal=True,  # padding stands on the right, where no real token looks
+    )  # fmt: skip
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, packed.source)[None], None
 
 
 def register() -> str:

@@ -5,6 +5,8 @@ works in chunks and in fp32.
 """
 
 import types
+import weakref
+from contextlib import contextmanager
 
 import torch
 
@@ -13,6 +15,7 @@ from hermes_nb.packing.rows import pack, pack_rows, unpack
 
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 SCORES = (*OUTPUTS, "log_sum_sq_probs", "label_mask")
+_installed = weakref.WeakKeyDictionary()  # model -> (the forward laid over it, how to take it off)
 
 
 def why_not(config, longest: int) -> str | None:
@@ -25,6 +28,8 @@ def why_not(config, longest: int) -> str | None:
     kinds = {*(told.get("layer_types") or ())}
     if kinds - {"full_attention", "sliding_attention"}:
         return f"its layers are not all attention ({', '.join(sorted(kinds))})"
+    if told.get("output_router_logits") is not None and told.get("router_aux_loss_coef"):
+        return "its loss for balancing experts is computed from padded rows"
     window = told.get("sliding_window")
     if window and longest > window and told.get("use_sliding_window", True):
         return f"its sliding window of {window} tokens is shorter than the longest row, {longest}"
@@ -61,37 +66,78 @@ def install(model, kind: str = "gather", pairs: bool = True, outputs: tuple[str,
     from trl.trainer.utils import add_fused_lm_head
 
     uninstall(model)
-    plain, backbone = model.__dict__.get("forward"), model.base_model
+    backbone, before = model.base_model, model.config._attn_implementation
+    plain, plain_states = model.__dict__.get("forward"), backbone.__dict__.get("forward")
     add_fused_lm_head(model, cast_lm_head_to_fp32=True, outputs=outputs)
-    fused, states, lay = model.forward, backbone.forward, pack if pairs else pack_rows
-    before = model.config._attn_implementation
     additive = before not in ("sdpa", attention.NAME)  # eager adds the mask's numbers
     if not additive:
         model.set_attn_implementation(attention.register())
+    backbone.forward = types.MethodType(_scored_states(backbone.forward), backbone)
+    forward = _packed_forward(model.forward, pack if pairs else pack_rows, kind, additive)
+    model.forward = types.MethodType(forward, model)
 
-    def scored_states(self, *args, scored=None, **how):
+    def undo():
+        _put_back(model, plain)
+        _put_back(backbone, plain_states)
+        if model.config._attn_implementation != before:
+            model.set_attn_implementation(before)
+
+    _installed[model] = (forward, undo)
+
+
+def _scored_states(states):
+    """A backbone's forward that hands on the final states of the tokens `scored` alone, where they are named."""
+
+    def forward(self, *args, scored=None, **how):
         out = states(*args, **how)
         if scored is not None:
             out.last_hidden_state = out.last_hidden_state[:, scored]
         return out
+
+    return forward
+
+
+def _packed_forward(fused, lay, kind: str, additive: bool):
+    """A base model's forward: packed by `lay` where TRL asks for scores of labels, else `fused`, TRL's own."""
 
     def forward(self, *args, fused_lm_head=False, input_ids=None, attention_mask=None, labels=None, **how):
         if not fused_lm_head or labels is None or args:
             return fused(*args, fused_lm_head=fused_lm_head, input_ids=input_ids, attention_mask=attention_mask,
                          labels=labels, **how)  # fmt: skip
         packed = lay(input_ids, attention_mask, labels)
-        out = fused(
-            input_ids=packed.ids, position_ids=packed.positions, shift_labels=packed.targets, scored=packed.scored,
-            fused_lm_head=True, **_masked(packed, kind, additive), **how,
-        )  # fmt: skip
+        with _noise_of(self.get_input_embeddings(), packed):
+            out = fused(
+                input_ids=packed.ids, position_ids=packed.positions, shift_labels=packed.targets, scored=packed.scored,
+                fused_lm_head=True, **_masked(packed, kind, additive), **how,
+            )  # fmt: skip
         for name in SCORES:
             if out.get(name) is not None:
                 out[name] = unpack(out[name], packed)
         return out
 
-    backbone.forward = types.MethodType(scored_states, backbone)
-    model.forward = types.MethodType(forward, model)
-    model.unpacked = lambda: _undo(model, plain, backbone, before)
+    return forward
+
+
+def _put_back(module, forward) -> None:
+    """Give a module the `forward` of its own that it had, or that of its class."""
+    if forward is None:
+        del module.forward
+    else:
+        module.forward = forward
+
+
+@contextmanager
+def _noise_of(embeddings, packed):
+    """Keep NEFTune's noise what it is on the padded batch: it shrinks with the root of a row's length."""
+    alpha = embeddings.__dict__.get("neftune_noise_alpha")
+    if alpha is None:
+        yield
+        return
+    embeddings.neftune_noise_alpha = alpha * (packed.ids.shape[1] / packed.width) ** 0.5
+    try:
+        yield
+    finally:
+        embeddings.neftune_noise_alpha = alpha
 
 
 def _masked(packed, kind: str, additive: bool) -> dict:
@@ -105,17 +151,7 @@ def _masked(packed, kind: str, additive: bool) -> dict:
 
 
 def uninstall(model) -> None:
-    """Give a model its own forward back; nothing happens where nothing was installed."""
-    undo = model.__dict__.pop("unpacked", None)
-    if undo is not None:
+    """Take packing off a base model; nothing happens where it is not on, or where another forward was laid over it."""
+    forward, undo = _installed.pop(model, (None, None))
+    if forward is not None and model.forward.__func__ is forward:
         undo()
-
-
-def _undo(model, plain, backbone, before: str) -> None:
-    del backbone.forward
-    if plain is None:
-        del model.forward
-    else:
-        model.forward = plain
-    if model.config._attn_implementation != before:
-        model.set_attn_implementation(before)

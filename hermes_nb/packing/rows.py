@@ -10,10 +10,10 @@ class Packed:
     """One row of L tokens made of the tokens of a padded batch (R, T), none of them padding.
 
     `ids`, `positions`: (1, L). `source`: (L,) place of each token in the flattened batch. `take`: (R * T,) place in the
-    row of each token of the batch, a prompt's second copy pointing at its first; 0 where the batch is padded. `block`:
-    (L,) the piece that a token lies in: 3 i for the prompt of pair i (or for row i), 3 i + 1 and 3 i + 2 for its
-    answers. `scored`: (S,) tokens of the row whose next token is scored, `targets` (1, S) that next token, `place` (S,)
-    where the score belongs in the flattened (R, T - 1) layout.
+    row of each token of the batch, a prompt's second copy pointing at its first; any token where it is padded.
+    `block`: (L,) the piece that a token lies in: 3 i for the prompt of pair i (or for row i), 3 i + 1 and 3 i + 2 for
+    its answers. `scored`: (S,) tokens of the row whose next token is scored, `targets` (1, S) that next token, `place`
+    (S,) where the score belongs in the flattened (R, T - 1) layout.
     """
 
     ids: torch.Tensor
@@ -39,7 +39,9 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Te
     half, pieces = len(lengths) // 2, []
     for i in range(half):
         k, start = i + half, starts[i]
-        if start == 0 or start != starts[k] or not torch.equal(input_ids[i, :start], input_ids[k, :start]):
+        if 0 in (start, starts[k]):
+            raise ValueError(f"pair {i}: an answer has no token, or stands at the very beginning.")
+        if start != starts[k] or not torch.equal(input_ids[i, :start], input_ids[k, :start]):
             raise ValueError(f"pair {i}: chosen and rejected do not share a prompt.")
         pieces += [(i, 0, start - 1, 3 * i)]
         pieces += [(row, start - 1, lengths[row], 3 * i + side) for side, row in ((1, i), (2, k))]
@@ -57,7 +59,7 @@ def _lay(input_ids, labels, pieces: list[tuple[int, int, int, int]], twins: dict
     (rows, width), device = input_ids.shape, input_ids.device
     source = torch.cat([torch.arange(row * width + begin, row * width + end) for row, begin, end, _ in pieces])
     block = torch.cat([torch.full((end - begin,), number) for _, begin, end, number in pieces])
-    take = torch.zeros(rows * width, dtype=torch.long)
+    take = torch.arange(rows * width) % len(source)  # padding takes this token or that: nobody looks at it
     take[source] = torch.arange(len(source))
     for row, begin, _, _ in pieces:
         if row in twins and begin:

@@ -18,6 +18,8 @@ def serve(
     why = why_not(base.config, longest)
     if why:
         return None, why
+    if attention not in ("auto", *kinds(base)):
+        return None, f"attention {attention} is not served here; there is {', '.join(kinds(base))}"
     training, against = model.training, []
     model.eval()  # dropout would be drawn anew for each cut
     try:

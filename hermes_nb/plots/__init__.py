@@ -25,6 +25,7 @@ from hermes_nb.plots.judging import (
 from hermes_nb.plots.lengths import lengths, word_rule
 from hermes_nb.plots.merging import candidates, memory_line, sum_by_hand, survival, survival_by_layer, two_bases
 from hermes_nb.plots.overview import road, story
+from hermes_nb.plots.packed import engines, packed_rows
 from hermes_nb.plots.preference import (
     betas,
     by_kind,
@@ -51,10 +52,10 @@ from hermes_nb.plots.training import curves, margins
 
 __all__ = [
     "answers", "behaviour", "betas", "bits_by_block", "by_kind", "calibration", "candidates", "characters",
-    "CHOSEN", "curves", "cut_at", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
+    "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
     "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
     "loss_and_gradient", "loss_runs", "lost_stops", "MARGIN", "margin_steps", "margins", "memory_ledger",
-    "memory_line", "mixture", "moved_shares", "NEUTRAL", "nf4_block", "paired_table", "pickers",
+    "memory_line", "mixture", "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers",
     "reasons", "REJECTED", "road", "safety", "scatter", "shares", "sizes", "stop_rates", "stops_and_lengths",
     "story", "sum_by_hand", "survival", "survival_by_layer", "temperatures", "tokens", "two_bases",
     "two_references", "votes_needed", "weight_meanings", "WIDTH", "word_rule",

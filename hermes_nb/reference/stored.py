@@ -5,12 +5,17 @@ log-probabilities are found again whenever base, reference adapter, token ids, l
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from hermes_nb.errors import FileProblem, RunProblem
 from hermes_nb.runs import fingerprint, read_json, write_json
 from hermes_nb.runtime import cache_dir
+
+# of a config what changes no number: where the model came from, and what packing sets
+SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")  # of an adapter, beside its tensors
+NAMES = ("_name_or_path", "name_or_path", "transformers_version", "_attn_implementation", "use_cache")
 
 
 def digest(tensors: Iterable[tuple[str, object]]) -> str:
@@ -34,9 +39,15 @@ def key_of(model, layout: str, arithmetic: str) -> dict[str, str]:
     named = dict(model.named_parameters())
     base = [(n, p) for n, p in named.items() if "lora_" not in n]
     adapter = [(n, p) for n, p in named.items() if "lora_" in n and ".ref." in n]
+    shape = {k: v for k, v in model.config.to_diff_dict().items() if k not in NAMES}
+    scaling = model.peft_config["ref"].to_dict() if adapter else {}
+    scaling = {
+        k: str(scaling[k]) for k in ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern") if scaling
+    }
     return {
-        "base": digest(base), "reference adapter": digest(adapter) if adapter else "none", "layout": layout,
-        "arithmetic": arithmetic,
+        "base": digest(base), "its config": fingerprint(json.loads(json.dumps(shape, default=str))),
+        "reference adapter": fingerprint(digest(adapter), scaling) if adapter else "none",
+        "layout": layout, "arithmetic": arithmetic,
     }  # fmt: skip
 
 

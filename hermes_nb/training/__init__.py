@@ -3,13 +3,13 @@
 from hermes_nb.training.arguments import arguments, digest, nothing_lost, split, start_of, total_steps
 from hermes_nb.training.budget import Budget, plan
 from hermes_nb.training.engine import Engine
-from hermes_nb.training.fit import Fitted, fit, newest, sparing
-from hermes_nb.training.parts import StepInParts, cut, into
+from hermes_nb.training.fitting import Fitted, fit, newest, sparing
+from hermes_nb.training.parts import StepInParts, cut, into, is_out_of_memory
 from hermes_nb.training.recorder import SKIPS_IN_A_ROW, Recorder, Watch, replay
 from hermes_nb.training.watching import Displacement, first_bad
 
 __all__ = [
     "SKIPS_IN_A_ROW", "Budget", "Displacement", "Engine", "Fitted", "Recorder", "StepInParts", "Watch", "arguments",
-    "cut", "digest", "first_bad", "fit", "into", "newest", "nothing_lost", "plan", "replay", "sparing", "split",
-    "start_of", "total_steps",
+    "cut", "digest", "first_bad", "fit", "into", "is_out_of_memory", "newest", "nothing_lost", "plan", "replay",
+    "sparing", "split", "start_of", "total_steps",
 ]  # fmt: skip

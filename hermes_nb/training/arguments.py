@@ -52,7 +52,7 @@ def arguments(stage: Stage, here: Machine, rows: int, out: Path, seed: int) -> d
         "logging_nan_inf_filter": False,  # its default shows a NaN loss as 0
         "save_strategy": "steps" if stage.checkpoints else "no",
         "save_steps": every,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # a kill may cut the newest
         "eval_strategy": "no",  # `fit` scores the held-out rows once, at the end
         "report_to": "none",
         "disable_tqdm": True,

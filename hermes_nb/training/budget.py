@@ -5,6 +5,7 @@ CPU and keep a dense mask small. So it is measured, on the model and the rows at
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,16 +58,25 @@ def plan(
     if len(sizes) == 1:
         limit = "memory allows no more" if fits < step else "a whole step"
         return Budget(sizes[0], limit)
-    known = _known().get(key, {})
-    rates = {}
+    known, rates = _known().get(key, {}), {}
     for size in sizes:
         rates[size] = known.get(str(size)) or seconds(size) / size
         if rates[size] > 1.1 * min(rates.values()):
             break  # it only grows from here
-    _remember(key, rates)
+    _remember(key, {size: rate for size, rate in rates.items() if math.isfinite(rate)})
     best = min(rates, key=rates.get)
     told = ", ".join(f"{1 / rate:.0f} at {size}" for size, rate in rates.items())
     return Budget(best, f"fastest of those measured here, in tokens a second: {told}")
+
+
+def recalled(key: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """Figures that the file of this machine knows under `key`; else they are measured and kept."""
+    known = _known().get(key)
+    if known is None:
+        known = measure()
+        if all(known.values()):  # what could not be measured is asked for again
+            _remember(key, known)
+    return known
 
 
 def _file() -> Path:
@@ -80,7 +90,7 @@ def _known() -> dict:
         return {}
 
 
-def _remember(key: str, rates: dict[int, float]) -> None:
+def _remember(key: str, figures: dict) -> None:
     known = _known()
-    known[key] = known.get(key, {}) | {str(size): rate for size, rate in rates.items()}
+    known[key] = known.get(key, {}) | {str(name): figure for name, figure in figures.items()}
     write_json(_file(), known)

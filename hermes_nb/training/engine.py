@@ -1,18 +1,22 @@
 """The engine around a trainer: packed rows where the model allows them, and a budget planned before the first step."""
 
+import math
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from hermes_nb import packing, roofline, runs, runtime
 from hermes_nb.recipes import Stage
-from hermes_nb.training.budget import Budget, plan
-from hermes_nb.training.parts import StepInParts
+from hermes_nb.training.budget import Budget, plan, recalled
+from hermes_nb.training.parts import StepInParts, is_out_of_memory
+from hermes_nb.training.watching import say
 
 FILE = "engine.json"  # in the work folder, so that an interrupted run goes on with the same parts
 RESERVE = 0.8  # share of the free memory that is planned with
+SAMPLE = 2048  # tokens of the part that two ways of attention are measured on
 
 
 class Engine:
@@ -47,21 +51,43 @@ class Engine:
         longest = max(side for _, side in trainer.lengths())
         with trainer.accelerator.autocast():  # in the arithmetic of the training
             kind, why = packing.serve(trainer.model, longest, attention, trainer.pairs, trainer.outputs())
+            if kind == "gather" and attention == "auto" and "flex" in packing.kinds(trainer.model.get_base_model()):
+                kind, why = self._faster(trainer, longest)
         if kind is None:
-            print(f"note: rows are not packed, because {why}; TRL's padded path is used.")
+            say(f"note: rows are not packed, because {why}; TRL's padded path is used.")
         return kind, why
+
+    def _faster(self, trainer: StepInParts, longest: int) -> tuple[str, str]:
+        """Of `gather` and `flex`, which both may serve on a GPU, the one that a step is faster with; asked once."""
+
+        def measure() -> dict[str, float]:
+            rates = {}
+            for kind in ("gather", "flex"):
+                served, why = packing.serve(trainer.model, longest, kind, trainer.pairs, trainer.outputs())
+                rates[kind] = tokens_a_second(trainer) if served else 0.0
+            return rates
+
+        rates = recalled(f"attention {self._key(trainer)}", measure)
+        best = max(rates, key=rates.get)
+        served, why = packing.serve(trainer.model, longest, best, trainer.pairs, trainer.outputs())
+        told = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates.items())
+        return served, f"{why}; the faster of those measured here, in tokens a second: {told}"
 
     def _plan(self, trainer: StepInParts) -> Budget:
         sizes = sorted(size for size, _ in trainer.lengths())
         step = sum(sizes[-self.stage.rows_per_step :])
         if trainer.whole_step():
             return Budget(step, trainer.whole_step())
-        here, fits = runtime.machine(), self._fits(trainer.model.config)
-        key = runs.fingerprint(
-            trainer.model.config.to_diff_dict().get("architectures"), trainer.model.num_parameters(), here.chip,
-            here.cores, here.dtype, self.told["attention"], self.stage.gradient_checkpointing, trainer.pairs,
-        )  # fmt: skip
+        fits, key = self._fits(trainer.model.config), f"tokens {self.told['attention']} {self._key(trainer)}"
         return plan(sizes[-1], step, fits, key, lambda tokens: timed(trainer, tokens))
+
+    def _key(self, trainer: StepInParts) -> str:
+        """Digest of what decides the speed of a step: model, chip, arithmetic, how it is trained."""
+        here, model = runtime.machine(), trainer.model
+        return runs.fingerprint(
+            model.config.architectures, model.num_parameters(), model.num_parameters(only_trainable=True), here.chip,
+            here.cores, here.dtype, self.stage.gradient_checkpointing, trainer.pairs,
+        )  # fmt: skip
 
     def _fits(self, config) -> int:
         """Tokens that free memory has room for, estimated."""
@@ -76,31 +102,54 @@ class Engine:
             shape = roofline.shape_of(config.get_text_config())
         except AttributeError:  # not Llama-like: let memory running out decide
             return sys.maxsize
-        return roofline.tokens_that_fit(shape, RESERVE * free, checkpointing=self.stage.gradient_checkpointing)
+        return roofline.tokens_that_fit(
+            shape, RESERVE * free, checkpointing=self.stage.gradient_checkpointing,
+            masked=self.told["attention"] == "dense",
+        )  # fmt: skip
+
+
+def tokens_a_second(trainer: StepInParts) -> float:
+    """Speed of a part of middling size; 0 where it cannot be computed (a kernel that does not compile, say)."""
+    try:
+        return SAMPLE / timed(trainer, SAMPLE)
+    except Exception as error:  # whatever a compiler raises is a reason to take the other way
+        say(f"note: {type(error).__name__} while the speed of an attention was measured; the other one is used.")
+        return 0.0
 
 
 def timed(trainer: StepInParts, tokens: int) -> float:
     """Seconds that a part of about `tokens` tokens takes forward and backward, scaled to `tokens`.
 
-    The trainer's own rows, from the first on, computed twice; nothing of it is kept.
+    The trainer's own rows, from the first on, computed twice; nothing of it is kept. inf where memory runs out.
     """
     picked, held, sizes = [], 0, [size for size, _ in trainer.lengths()]
-    while not picked or held < tokens:
+    while not picked or (held < tokens and (len(picked) < trainer.rows_at_once or not trainer.rows_at_once)):
         k = len(picked) % len(sizes)
         picked.append(trainer.train_dataset[k])
         held += sizes[k]
-    logged, counted = {k: list(v) for k, v in trainer._metrics["train"].items()}, trainer._total_train_tokens
-    was = trainer.model.training
-    trainer.model.train()
-    with torch.random.fork_rng():
-        batch = trainer._prepare_inputs(trainer.data_collator(picked))
-        seconds = [_pass(trainer, batch) for _ in range(2)]
-    trainer.model.zero_grad()
-    trainer.model.train(was)
-    trainer._metrics["train"].clear()
-    trainer._metrics["train"].update(logged)
-    trainer._total_train_tokens = counted
-    return min(seconds) * tokens / held
+    seconds = math.inf
+    with trainer.unlogged(), checkpointed(trainer), torch.random.fork_rng():
+        trainer.model.train()
+        try:
+            batch = trainer.prepared(picked)
+            seconds = min(_pass(trainer, batch) for _ in range(2))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+    return seconds * tokens / held
+
+
+@contextmanager
+def checkpointed(trainer: StepInParts):
+    """Recompute activations as training will; transformers switches it on only when training begins."""
+    if not trainer.args.gradient_checkpointing:
+        yield
+        return
+    trainer.model.gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
+    try:
+        yield
+    finally:
+        trainer.model.gradient_checkpointing_disable()
 
 
 def _pass(trainer: StepInParts, batch: dict) -> float:

@@ -6,13 +6,13 @@ it is cut, and gradients are exchanged between processes once.
 """
 
 import sys
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 
 from hermes_nb.errors import ResourceProblem, TrainingProblem
 from hermes_nb.training.budget import Budget
-from hermes_nb.training.watching import first_bad, weights
+from hermes_nb.training.watching import first_bad, gradients, say, weights
 
 
 def cut(sizes: list[int], tokens: int, rows: int = 0) -> list[list[int]]:
@@ -95,10 +95,31 @@ class StepInParts:
             self.optimizer.train()
         inputs = self._prepare_inputs(inputs)
         items = self.items(inputs, num_items_in_batch)
-        while True:
+        loss = None
+        while loss is None:
             loss = self._attempt(model, inputs, items)
-            if loss is not None:
-                return loss
+        # a gradient that is not finite is looked for before clipping spreads it; fp16's scaler skips such a step
+        if self.accelerator.scaler is None and first_bad(gradients(model)):
+            raise TrainingProblem(self._blame_gradient(model, inputs, items))
+        return loss
+
+    def prepared(self, rows: list[dict]) -> dict:
+        """The batch of tokenized rows, on the device."""
+        return self._prepare_inputs(self.data_collator(rows))
+
+    @contextmanager
+    def unlogged(self):
+        """Leave metrics, token count, mode and gradients as they are, whatever is computed inside."""
+        logged, counted = {k: list(v) for k, v in self._metrics["train"].items()}, self._total_train_tokens
+        was = self.model.training
+        try:
+            yield
+        finally:
+            self.model.zero_grad()
+            self.model.train(was)
+            self._metrics["train"].clear()
+            self._metrics["train"].update(logged)
+            self._total_train_tokens = counted
 
     def _attempt(self, model, inputs, items):
         marks = {name: len(values) for name, values in self._metrics["train"].items()}
@@ -114,10 +135,11 @@ class StepInParts:
         for name, values in self._metrics["train"].items():
             del values[marks.get(name, 0) :]
         self._total_train_tokens = tokens
-        self._halve(sizes)
+        self.halve(sizes)
         return None
 
-    def _halve(self, sizes: list[int]) -> None:
+    def halve(self, sizes: list[int]) -> None:
+        """Halve the budget after memory ran out on rows of these sizes. ResourceProblem where that cannot help."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         why = self.whole_step()
@@ -125,7 +147,7 @@ class StepInParts:
             what = f"a step cannot be cut, because {why}" if why else f"one row of {max(sizes)} tokens does not fit"
             raise ResourceProblem(f"out of memory, and {what}; lower max_length, or take a smaller model.")
         self.budget = self.budget.halved(sum(sizes))
-        print(f"note: out of memory; from here on at most {self.budget.tokens} tokens are computed at once.")
+        say(f"note: out of memory; from here on at most {self.budget.tokens} tokens are computed at once.")
         self.keep_budget(self.budget)
 
     def keep_budget(self, budget: Budget) -> None:
@@ -165,6 +187,19 @@ class StepInParts:
             if len(values) - begin == len(own):
                 mean = sum(v * w for v, w in zip(values[begin:], own, strict=True)) / max(sum(own), 1e-12)
                 values[begin:] = [mean]
+
+    def _blame_gradient(self, model, inputs, items) -> str:
+        """Which tensor and row make a gradient that is not finite, in words."""
+        step = f"{self._name}, step {self.state.global_step + 1}: the gradient of {first_bad(gradients(model))}"
+        for i in range(len(self.sizes(inputs))):
+            with self.unlogged():
+                model.train()
+                self._in_parts(model, inputs, [[i]], items, {})
+                bad = first_bad(gradients(model))
+            if bad:
+                row = self.row_name(self.part(inputs, [i]))
+                return f"{step} is not finite; the first bad row is {row}. Lower the learning rate, or audit the rows."
+        return f"{step} is not finite, though that of no row alone is. Lower the learning rate."
 
     @torch.no_grad()
     def _blame(self, model, inputs, rows: list[int], items) -> str:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from hermes_nb import history, runs
 from hermes_nb.errors import TrainingProblem
 from hermes_nb.runtime import machine
-from hermes_nb.training.watching import Displacement, first_bad, gradients, weights
+from hermes_nb.training.watching import Displacement, first_bad, say, weights
 
 SKIPS_IN_A_ROW = 16  # from 65536 the scale may halve that often before it reaches 1
 
@@ -46,6 +46,10 @@ class Recorder(TrainerCallback):
         self.file.seek(0)
         self.file.truncate()
         self.file.writelines(json.dumps(row) + "\n" for row in kept)
+        sides = {"reward_chosen": "rewards/chosen", "margin": "rewards/margins"}
+        for at in range(1, step + 1):
+            logs = {sides[r["metric"]]: r["value"] for r in kept if r["step"] == at and r["metric"] in sides}
+            self.notes += [line for line in [self.displacement.line(logs)] if line]
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.begun = time.perf_counter()
@@ -67,21 +71,10 @@ class Recorder(TrainerCallback):
         self.file.flush()
         self._check(logs, state.global_step)
         self._show(logs, state)
-        self._note(self.displacement.line(logs))
-
-    def _note(self, line: str | None) -> None:
+        line = self.displacement.line(logs)
         if line is not None:
             self.notes.append(line)
-            tqdm.write(line)
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        """Look at the gradients while the weights are still those of the last good step."""
-        bad = None if self.scaled else first_bad(gradients(model))  # fp16's scaler skips such a step by design
-        if bad:
-            raise TrainingProblem(
-                f"{self.name}, step {state.global_step + 1}: the gradient of {bad} is not finite; the run was stopped "
-                f"before the update. Lower the learning rate, or audit the rows."
-            )
+            say(line)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         """Look at the weights before they are saved."""

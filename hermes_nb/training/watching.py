@@ -1,10 +1,16 @@
 """What is watched while a model trains: numbers that are not finite, and chosen answers that grow less likely."""
 
 import torch
+from tqdm import tqdm
 
 LESSON = "03_dpo"
 LAST = 5  # steps that are averaged
 FALL = 0.1  # of reward, by which the chosen side must have fallen
+
+
+def say(line: str) -> None:
+    """Print a line without tearing a progress bar."""
+    tqdm.write(line)
 
 
 def first_bad(tensors) -> str | None:

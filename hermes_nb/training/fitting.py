@@ -1,5 +1,6 @@
 """Build a trainer with its adapters in fp32, train it, go on where an interrupted run stopped, score held-out rows."""
 
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback
 
-from hermes_nb import history, models, runs
+from hermes_nb import history, models, packing, runs
 from hermes_nb.errors import FileProblem, TrainingProblem
 from hermes_nb.runtime import peak_gb
 from hermes_nb.training.recorder import Recorder
@@ -27,14 +28,18 @@ class Fitted:
 
 def newest(checkpoints: Path) -> Path | None:
     """The newest checkpoint below a folder that is whole: its manifest stands and every file agrees with it."""
-    found = [(int(p.name.split("-")[1]), p) for p in Path(checkpoints).glob("checkpoint-*") if p.is_dir()]
-    for _, folder in sorted(found, reverse=True):
+    for folder in sorted(Path(checkpoints).glob("checkpoint-*"), key=step_of, reverse=True):
         try:
             runs.verify(folder)
             return folder
         except FileProblem:
             continue
     return None
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step after which a checkpoint was saved; 0 for none."""
+    return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
 def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: None) -> Fitted:
@@ -51,8 +56,7 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
     trainer.add_callback(recorder)
     before = models.snapshot(model)
     left = newest(Path(trainer.args.output_dir))
-    if left is not None:
-        recorder.go_on(int(left.name.split("-")[1]))
+    recorder.go_on(step_of(left))
     begun = time.perf_counter()
     try:
         with sparing(trainer):
@@ -64,6 +68,10 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
         raise _kept(trainer, error) from error
     finally:
         recorder.close()
+        packing.uninstall(trainer.model.get_base_model())
+    for old in Path(trainer.args.output_dir).glob("checkpoint-*"):
+        if old != newest(Path(trainer.args.output_dir)):
+            shutil.rmtree(old)  # two are kept while the run goes on, since a kill may cut the newest
     return Fitted(trainer, _metrics(trainer, recorder, before, seconds, scores, left))
 
 
@@ -84,7 +92,8 @@ def sparing(trainer):
     """Spare the copies of every layer's input that PEFT makes in fp32, and let the head's fp32 products use TF32.
 
     Under autocast the adapters' products are computed in 16 bits either way, so the copies change no number. TF32
-    keeps ten bits behind the point, as many as the 16-bit numbers that come in have or more, and adds in fp32.
+    keeps ten bits behind the point and adds in fp32: nothing is lost of the 16-bit numbers that come into the head, and
+    of the gradient that goes back less than bf16 would lose.
     """
     from peft.helpers import disable_input_dtype_casting
 
@@ -100,21 +109,24 @@ def sparing(trainer):
 
 
 def _kept(trainer, error: TrainingProblem) -> TrainingProblem:
-    """Save the adapter where its numbers are still good, and say where the last good state lies."""
+    """Save the adapter where its numbers are still good, and say where the last good state lies.
+
+    Beside the stage's folder, whose work is thrown away once the recipe is changed.
+    """
     checkpoints, step = Path(trainer.args.output_dir), trainer.state.global_step
+    good = newest(checkpoints)
     if step and first_bad(weights(trainer.model)) is None:
-        good = checkpoints / f"last-good-{step}"
+        good = checkpoints.parent.parent / f"{trainer._name.lower()}-last-good"
+        shutil.rmtree(good, ignore_errors=True)
         trainer.save_model(str(good))
         (good / "training_args.bin").unlink(missing_ok=True)
         runs.seal(good)
-    else:
-        good = newest(checkpoints)
     return type(error)(f"{error} The last good state is {good}." if good else f"{error} Nothing was saved before.")
 
 
 def _metrics(trainer, recorder: Recorder, before: dict, seconds: float, scores: dict, left: Path | None) -> dict:
     steps = trainer.state.global_step
-    done = steps - (int(left.name.split("-")[1]) if left else 0)
+    done = steps - step_of(left)
     metrics = {
         "steps": steps,
         "train_seconds": round(recorder.passed + seconds, 1),
