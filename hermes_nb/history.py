@@ -23,7 +23,10 @@ NAMES = {
     "mean_token_accuracy": "token_accuracy",
 }
 # of a trainer's log, what is not a metric of the model
-NOISE = ("runtime", "samples_per_second", "steps_per_second", "total_flos", "train_loss", "epoch", "step")
+NOISE = (
+    "runtime", "samples_per_second", "steps_per_second", "total_flos", "train_loss", "epoch", "step",
+    "model_preparation_time",
+)  # fmt: skip
 
 
 def entries(log: dict, step: int) -> list[dict]:

@@ -49,6 +49,14 @@ class RowTrainer(training.StepInParts, SFTTrainer):
         """TRL adds the loss for balancing experts to every part as a whole."""
         return "its loss for balancing experts is a mean over the step" if self.aux_loss_enabled else None
 
+    def row_name(self, batch: dict) -> str:
+        """The number of a conversation in the training rows, and its source where it is known."""
+        ids = batch["input_ids"][0, : int(batch["attention_mask"][0].sum())].tolist()
+        for i, row in enumerate(self.train_dataset):
+            if row["input_ids"][: self.args.max_length] == ids:
+                return f"row {i} of the training rows{self.from_where(row)}"
+        return super().row_name(batch)
+
     def metric_weights(self, batches: list[dict]) -> dict[str, list[float]]:
         """By trained tokens."""
         return {"": [(b["labels"][:, 1:] != -100).sum().item() for b in batches]}
@@ -100,8 +108,9 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
     )
 
     def build():
+        columns = ["messages", *(c for c in ("source", "row") if c in rows.column_names)]
         trainer = RowTrainer(
-            model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(["messages"]),
+            model=model, args=config, processing_class=tokenizer, train_dataset=rows.select_columns(columns),
             eval_dataset=None if held_out is None else held_out.select_columns(["messages"]),
         )  # fmt: skip
         if recipe.sft.too_long == "refuse":

@@ -1,5 +1,6 @@
 """Fixtures: a throw-away tokenizer and tiny random models made in memory, and the built-in model for `slow` tests."""
 
+import gc
 import os
 from dataclasses import replace
 
@@ -109,6 +110,15 @@ def builtin_model():
     from hermes_nb import models
 
     return models.load_4bit("builtin"), models.tokenizer("builtin", "chatml")
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """Half the time of a tiny training is Python's search for garbage among the libraries' objects: leave them out."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -161,3 +161,23 @@ def test_the_strip_of_answers_grows(empty):
     assert lessons.strip(out, sft="mine")["sft"] == "mine"
     assert lessons.strip(out, dpo="too") == shipped | {"sft": "mine", "dpo": "too"}
     assert lessons.strip(empty / "course-t4", dpo="large") == {"dpo": "large"}
+
+
+def test_the_speed_that_is_shown_is_the_one_that_was_measured():
+    """A row a file; TRL's and ours in pairs/s, as the files say."""
+    files = sorted((samples_dir() / "benchmarks").glob("dpo_*.json"))
+    rows = lessons.speed()
+    assert len(rows) == len(files) >= 2
+    for file, row in zip(files, rows, strict=True):
+        told = json.loads(file.read_text())
+        assert row["lengths like"] == told["lengths"]
+        assert row["packed"] == f"{told['sides']['packed, on the fly']['pairs_s']:.2f} pairs/s"
+        assert told["misses"] == []
+
+
+def test_the_engine_is_switched_off_in_dpo_alone():
+    """The switch of 03_dpo compares two ways to compute one recipe."""
+    recipe = recipes.load("course", "tiny")
+    padded = lessons.padded(recipe)
+    assert (recipe.dpo.packed, padded.dpo.packed) == (True, False)
+    assert padded.sft == recipe.sft

@@ -250,3 +250,23 @@ def test_the_builtin_model_is_the_one_we_mean(builtin_model):
     with models.reading(model):
         loss = model(ids, labels=ids).loss.item()
     assert loss < 3.0 < math.log(len(tokenizer))
+
+
+def test_a_model_of_a_shape_is_in_4_bits_and_trains(cpu_fp32):
+    """Speed and memory of 7B are measured on random weights: they must lie and train as loaded ones do."""
+    from bitsandbytes.nn import Linear4bit
+
+    from hermes_nb import roofline
+
+    shape = roofline.Shape("small", 256, 2, 128, 512, 97, False)
+    model = models.random_4bit(shape)
+    assert roofline.shape_of(model.config, "small") == shape
+    quantized = [m for m in model.modules() if isinstance(m, Linear4bit)]
+    assert len(quantized) == 7 * 2
+    assert all(m.weight.quant_state.quant_type == "nf4" and m.weight.quant_state.nested for m in quantized)
+    wrapped = models.add_lora(model, recipes.Lora(r=4))
+    out = wrapped(torch.randint(97, (1, 12))).logits
+    assert out.isfinite().all()
+    out.float().square().mean().backward()
+    assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
+    assert wrapped.is_loaded_in_4bit

@@ -57,3 +57,11 @@ def test_pins_lie_within_the_ranges():
     for line in re.findall(r'"(.+?)"', listed):
         need = Requirement(line)
         assert pins[need.name.lower()] in need.specifier, need
+
+
+def test_the_engine_s_figures_are_the_measured_ones():
+    """`make bench` writes them, and none of its promises was missed."""
+    file = re.search(r"<!-- bench dpo: ([^>]+) -->\n(.*?)\n<!-- /bench dpo -->", README, re.S)
+    measured = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in file[1].split()]
+    assert file[2].strip() == bench.training_markdown(*measured).strip()
+    assert [told["misses"] for told in measured] == [[], []]

@@ -36,6 +36,8 @@ def test_scales_change_sizes_and_never_the_path():
         (["dpo.beta"], "KEY=VALUE"),
         (["dpo.neftune=5"], "reference"),
         (["lora.targets=[q_proj, lm_head]"], "head"),
+        (["dpo.loss=[exo_pair]"], "above 0"),
+        (["dpo.label_smoothing=0.1"], "robust"),
         (["dpo=null"], "dpo stage is missing"),
         (["dpo.held_out=[]"], "held_out"),
         (["dpo.beta=["], "brackets"),

@@ -63,6 +63,7 @@ def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch
         **training.arguments(recipe.dpo, machine(), len(rows), work / "checkpoints", recipe.seed),
         beta=recipe.dpo.beta,
         loss_type=list(recipe.dpo.loss),
+        label_smoothing=recipe.dpo.label_smoothing,
         loss_weights=list(recipe.dpo.loss_weights) or None,
         disable_dropout=True,  # the reference must not be drawn anew at each pass
     )

@@ -8,7 +8,7 @@ from hermes_nb.errors import TrainingProblem
 
 TOLERANCE = 1e-6
 # nats, for each square root of a token: standard deviation of a summed log-probability between two cuts of the same
-# packed rows. Measured in bf16, 4-bit base, 32 answers of 3 to 900 tokens, pairs four at once against one by one: 0.0095.
+# packed rows. Measured in bf16, 4-bit base, 32 answers of 3 to 900 tokens, four pairs at once and one by one: 0.0095.
 # The others follow from their digits: fp16 has 3 bits more, fp32 16, where rounding of the sum itself comes first.
 NOISE = {"bfloat16": 0.015, "float16": 0.002, "float32": 2e-5}
 TIMES = 3.0  # a stored value may deviate, root mean square, that many times as far

@@ -1,6 +1,7 @@
 """TRL's DPOTrainer with steps cut by tokens, and the proofs before the first update."""
 
 import contextlib
+import math
 
 import torch
 from trl import DPOTrainer
@@ -122,7 +123,9 @@ class PairTrainer(StepInParts, DPOTrainer):
         logged = self._metrics["train"]
         rewards = {n: logged[f"rewards/{n}"][-1] for n in ("chosen", "rejected", "margins")}
         alone = self.loss_types == ["sigmoid"] and not self.aux_loss_enabled
-        prove_start((out[0] if return_outputs else out).item(), rewards, self.loss_weights[0] if alone else None)
+        loss = (out[0] if return_outputs else out).item()
+        if math.isfinite(loss):  # else the step names the row or the tensor
+            prove_start(loss, rewards, self.loss_weights[0] if alone else None)
         return out
 
     def row_name(self, batch: dict) -> str:
@@ -132,6 +135,5 @@ class PairTrainer(StepInParts, DPOTrainer):
         for i, row in enumerate(self.train_dataset):
             whole = [row["prompt_ids"] + row[name] for name in ("chosen_ids", "rejected_ids")]
             if [ids[: self.args.max_length] for ids in whole] == sides:
-                known = "source" in row and "row" in row
-                return f"row {i} of the training pairs" + (f" ({row['source']}, row {row['row']})" if known else "")
+                return f"row {i} of the training pairs{self.from_where(row)}"
         return super().row_name(batch)

@@ -11,6 +11,7 @@ from hermes_nb.recipes.shape import Dpo, Evaluate, Lora, Merge, Model, Recipe, S
 from hermes_nb.runtime import SCALES, machine
 
 PUBLISHED = Path(__file__).parent.parent / "published"
+SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}  # losses of trl 1.16 that use label_smoothing
 
 
 def names() -> list[str]:
@@ -126,6 +127,13 @@ def _check(recipe: Recipe) -> Recipe:
         )
     if recipe.dpo and recipe.dpo.loss_weights and len(recipe.dpo.loss_weights) != len(recipe.dpo.loss):
         raise RecipeProblem("dpo.loss_weights: give one weight for each loss in dpo.loss, or none.")
+    if recipe.dpo and "exo_pair" in recipe.dpo.loss and not recipe.dpo.label_smoothing:
+        raise RecipeProblem("dpo.label_smoothing: exo_pair needs one above 0 (1e-3, say).")
+    if recipe.dpo and recipe.dpo.label_smoothing and not SMOOTHED.intersection(recipe.dpo.loss):
+        raise RecipeProblem(
+            f"dpo.label_smoothing: none of {', '.join(recipe.dpo.loss)} uses it in trl 1.16; for DPO with some labels "
+            f"wrong take the loss robust."
+        )
     return recipe
 
 

@@ -120,6 +120,7 @@ class Dpo(Stage):
     beta: float = 0.1
     loss: tuple[Loss, ...] = ("sigmoid",)
     loss_weights: tuple[float, ...] = ()
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # of robust, exo_pair and aot
     reference: Literal["auto", "cached", "on_the_fly"] = "auto"  # auto: cached where pairs are seen more than once
     reference_store: str | None = None  # folder of the stored reference; without it, one in the cache
 

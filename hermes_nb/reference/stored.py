@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hermes_nb.errors import FileProblem, RunProblem
 from hermes_nb.runs import fingerprint, read_json, write_json
-from hermes_nb.runtime import cache_dir
+from hermes_nb.runtime import cache_dir, sha256
 
 # of a config what changes no number: where the model came from, and what packing sets
 SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")  # of an adapter, beside its tensors
@@ -83,6 +83,8 @@ class Store:
         out = {}
         for file in sorted(self.folder.glob("*.parquet")):
             try:
+                if sha256(file)[:16] != file.stem:  # parquet alone reads a flipped bit as another value
+                    raise ValueError("not the bytes that were written")
                 columns = pyarrow.parquet.read_table(file).to_pydict()
             except (OSError, ValueError) as error:
                 raise FileProblem(f"{file}: damaged; delete it, its rows are computed again.") from error
@@ -97,7 +99,6 @@ class Store:
 
         chosen, rejected = zip(*rows.values(), strict=True)
         table = pyarrow.table({"row": list(rows), "chosen": list(chosen), "rejected": list(rejected)})
-        file = self.folder / f"{fingerprint(list(rows))}.parquet"
-        part = file.with_suffix(".part")
+        part = self.folder / f"{fingerprint(list(rows))}.part"
         pyarrow.parquet.write_table(table, part)
-        part.replace(file)
+        part.replace(self.folder / f"{sha256(part)[:16]}.parquet")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerState
 
 from hermes_nb import history, models, packing, runs
 from hermes_nb.errors import FileProblem, TrainingProblem
@@ -42,6 +42,16 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
+def _train(trainer, left: Path | None) -> None:
+    """Train, from the state in `left` on; where that is the last one, take it: transformers 5.23 adds another step."""
+    state = TrainerState.load_from_json(str(left / "trainer_state.json")) if left else None
+    if state and state.global_step >= state.max_steps:
+        trainer._load_from_checkpoint(str(left))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=str(left) if left else None)
+
+
 def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: None) -> Fitted:
     """Build a trainer around `model` with its adapters kept in fp32, train, and `score` the held-out rows.
 
@@ -56,12 +66,16 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
     trainer.add_callback(recorder)
     before = models.snapshot(model)
     left = newest(Path(trainer.args.output_dir))
+    for damaged in Path(trainer.args.output_dir).glob("checkpoint-*"):
+        if step_of(damaged) > step_of(left):
+            shutil.rmtree(damaged)  # transformers keeps the highest numbers, so these would push out the new ones
     recorder.go_on(step_of(left))
     begun = time.perf_counter()
     try:
         with sparing(trainer):
             ready(trainer)
-            trainer.train(resume_from_checkpoint=str(left) if left else None)
+            trainer._total_train_tokens = recorder.tokens()
+            _train(trainer, left)
             seconds = time.perf_counter() - begun
             scores = trainer.evaluate() if score else {}
     except TrainingProblem as error:

@@ -215,6 +215,10 @@ class StepInParts:
                 return f"{step}; the first bad row is {self.row_name(self.part(inputs, [i]))}. Audit the rows."
         return f"{step}, of {len(rows)} rows together, though of none alone. Lower the learning rate."
 
+    def from_where(self, row: dict) -> str:
+        """Source and row of its file, where a training row tells them."""
+        return f" ({row['source']}, row {row['row']})" if "source" in row and "row" in row else ""
+
     def row_name(self, batch: dict) -> str:
         """Where a row of one comes from, in words."""
         text = self.processing_class.decode(batch["input_ids"][0].tolist())

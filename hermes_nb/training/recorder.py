@@ -46,10 +46,15 @@ class Recorder(TrainerCallback):
         self.file.seek(0)
         self.file.truncate()
         self.file.writelines(json.dumps(row) + "\n" for row in kept)
+        self.file.flush()  # the next line may be minutes away
         sides = {"reward_chosen": "rewards/chosen", "margin": "rewards/margins"}
         for at in range(1, step + 1):
             logs = {sides[r["metric"]]: r["value"] for r in kept if r["step"] == at and r["metric"] in sides}
             self.notes += [line for line in [self.displacement.line(logs)] if line]
+
+    def tokens(self) -> int:
+        """Tokens trained on so far; TRL's own count begins anew with every process."""
+        return int(max((r["value"] for r in self.rows if r["metric"] == "tokens"), default=0))
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.begun = time.perf_counter()
