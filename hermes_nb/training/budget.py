@@ -46,9 +46,7 @@ def candidates(largest_row: int, step: int, fits: int) -> list[int]:
     return [*out, top]
 
 
-def plan(
-    largest_row: int, step: int, fits: int, key: str, seconds: Callable[[int], float]
-) -> Budget:  # fmt: skip
+def plan(largest_row: int, step: int, fits: int, key: str, seconds: Callable[[int], float]) -> Budget:
     """Choose the budget of a run whose largest row and largest step have so many tokens, of which so many fit.
 
     `seconds(tokens)` measures a part of that size and is asked for sizes that the file of this machine does not know

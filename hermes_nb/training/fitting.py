@@ -56,8 +56,8 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
     """Build a trainer around `model` with its adapters kept in fp32, train, and `score` the held-out rows.
 
     `build()` returns the trainer; it may change the adapters' precision, which is undone; `ready(trainer)` is called
-    after that. Where an interrupted run has
-    left a whole checkpoint, it goes on from there. Returns the share of adapter entries that moved among the metrics.
+    after that. Where an interrupted run has left a whole checkpoint, it goes on from there. Returns the share of
+    adapter entries that moved among the metrics.
     """
     with models.keep_fp32(model):
         trainer = build()
@@ -83,8 +83,9 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
     finally:
         recorder.close()
         packing.uninstall(trainer.model.get_base_model())
+    last = newest(Path(trainer.args.output_dir))
     for old in Path(trainer.args.output_dir).glob("checkpoint-*"):
-        if old != newest(Path(trainer.args.output_dir)):
+        if old != last:
             shutil.rmtree(old)  # two are kept while the run goes on, since a kill may cut the newest
     return Fitted(trainer, _metrics(trainer, recorder, before, seconds, scores, left))
 
