@@ -410,3 +410,31 @@ def test_models_without_attention_are_not_served(name, how):
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     kind, _ = packing.serve(model, 32)
     assert kind is None
+
+
+@pytest.mark.slow
+def test_the_built_in_model_scores_alike_within_1e_4(cpu_fp32):
+    """Thirty layers in 4 bits, fp32 arithmetic, real lengths: errors that small models hide would add up here."""
+    from hermes_nb import models
+    from hermes_nb.bench.training import drawn, lengths, made
+
+    tokenizer, model = models.tokenizer("builtin", "chatml"), models.load_4bit("builtin", dtype="float32")
+    rows = made(drawn(lengths("orca", tokenizer), 2, 512, 0), tokenizer, 49152)
+    sides = [(row["prompt_ids"], row[name]) for name in ("chosen_ids", "rejected_ids") for row in rows]
+    width = max(len(p) + len(a) for p, a in sides)
+    inputs = {name: torch.zeros(4, width, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    inputs["labels"] = torch.full((4, width), -100)
+    for k, (prompt, answer) in enumerate(sides):
+        whole = torch.tensor(prompt + answer)
+        inputs["input_ids"][k, : len(whole)], inputs["attention_mask"][k, : len(whole)] = whole, 1
+        inputs["labels"][k, len(prompt) : len(whole)] = whole[len(prompt) :]
+    how = {"fused_lm_head": True, "use_cache": False}
+    from trl.trainer.utils import add_fused_lm_head
+
+    with torch.no_grad():
+        add_fused_lm_head(model)
+        theirs = model(**inputs, **how).log_probs
+        packing.install(model)
+        ours = model(**inputs, **how).log_probs
+    assert (theirs - ours).abs().max() < 1e-4
+    assert theirs.abs().sum() > 100
