@@ -5,10 +5,9 @@ On TRL's SFTTrainer, in 4 bits (https://arxiv.org/abs/2305.14314). Lesson: 02_ql
 
 from pathlib import Path
 
-from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from hermes_nb import models, runs, training
+from hermes_nb import training
 from hermes_nb.errors import RecipeProblem
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
@@ -76,29 +75,15 @@ def train(
     """
     if recipe.sft is None:
         raise RecipeProblem(f"recipe {recipe.name} has no sft stage; use its dpo stage, or recipe course.")
-    train_rows, held_out = training.split(rows)
-    adapter, parent = training.start_of(start)
-    key = runs.fingerprint(
-        runs.recipe_key(recipe.to_dict(), "sft"), training.digest(train_rows), training.digest(held_out), parent
-    )
-    done = runs.finished(Path(out), "sft", key)
-    if done:
-        return training.replay(done, watch)
-    with runs.stage(out, "sft", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
-        engine = training.Engine(recipe.sft, work)
-        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model, engine)
-        models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
-        fitted.trainer.processing_class.save_pretrained(work / "adapter")
-        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "engine": engine.told})
-    return Run(Path(out) / "sft")
+
+    def fit(*given):
+        return _fit(recipe, watch, model, *given)
+
+    return training.staged("sft", recipe, rows, out, start, watch, training.Engine, fit)
 
 
-def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model, engine) -> training.Fitted:
-    set_seed(recipe.seed)
-    tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
-    if model is None:
-        model = models.load_4bit(recipe.model.base, revision=recipe.model.revision, needs_gb=recipe.needs_gb)
-    model = models.load_adapter(model, adapter, trainable=True) if adapter else models.add_lora(model, recipe.lora)
+def _fit(recipe: Recipe, watch, model, rows, held_out, work: Path, adapter: Path | None, engine) -> training.Fitted:
+    tokenizer, model = training.opened(recipe, adapter, model)
     recorder = training.Recorder(work, "SFT", watch)
     config = SFTConfig(
         **training.arguments(recipe.sft, machine(), len(rows), work / "checkpoints", recipe.seed),

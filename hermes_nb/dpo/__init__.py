@@ -6,10 +6,9 @@ reward = beta * (logp_policy - logp_reference), https://arxiv.org/abs/2305.18290
 
 from pathlib import Path
 
-from transformers import set_seed
 from trl import DPOConfig
 
-from hermes_nb import models, runs, training
+from hermes_nb import training
 from hermes_nb.dpo.proof import prove_start, prove_stored
 from hermes_nb.dpo.referring import PairEngine
 from hermes_nb.dpo.trainer import PairTrainer
@@ -35,29 +34,15 @@ def train(
     """
     if recipe.dpo is None:
         raise RecipeProblem(f"recipe {recipe.name} has no dpo stage.")
-    train_rows, held_out = training.split(rows)
-    adapter, parent = training.start_of(start)
-    key = runs.fingerprint(
-        runs.recipe_key(recipe.to_dict(), "dpo"), training.digest(train_rows), training.digest(held_out), parent
-    )
-    done = runs.finished(Path(out), "dpo", key)
-    if done:
-        return training.replay(done, watch)
-    with runs.stage(out, "dpo", key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
-        engine = PairEngine(recipe.dpo, work)
-        fitted = _fit(recipe, train_rows, held_out, work, adapter, watch, model, engine)
-        models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
-        fitted.trainer.processing_class.save_pretrained(work / "adapter")
-        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "engine": engine.told})
-    return Run(Path(out) / "dpo")
+
+    def fit(*given):
+        return _fit(recipe, watch, model, *given)
+
+    return training.staged("dpo", recipe, rows, out, start, watch, PairEngine, fit)
 
 
-def _fit(recipe: Recipe, rows, held_out, work: Path, adapter: Path | None, watch, model, engine) -> training.Fitted:
-    set_seed(recipe.seed)
-    tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
-    if model is None:
-        model = models.load_4bit(recipe.model.base, revision=recipe.model.revision, needs_gb=recipe.needs_gb)
-    model = models.load_adapter(model, adapter, trainable=True) if adapter else models.add_lora(model, recipe.lora)
+def _fit(recipe: Recipe, watch, model, rows, held_out, work: Path, adapter: Path | None, engine) -> training.Fitted:
+    tokenizer, model = training.opened(recipe, adapter, model)
     recorder = training.Recorder(work, "DPO", watch)
     config = DPOConfig(
         **training.arguments(recipe.dpo, machine(), len(rows), work / "checkpoints", recipe.seed),
