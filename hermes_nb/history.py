@@ -5,9 +5,13 @@ Names are the course's: `reward_chosen`, `reward_rejected`, `margin`, `accuracy`
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from hermes_nb.errors import FileProblem
+from hermes_nb.errors import DataProblem, FileProblem
+
+HISTORY, STATE = "history.jsonl", "trainer_state.json"
+LOOKS = ["run", "step", "pair", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin"]
 
 # what TRL and transformers call them -> what we call them
 NAMES = {
@@ -48,22 +52,114 @@ def frame(rows: list[dict], run: str = ""):
 
 
 def load(run: str | Path):
-    """Read the history of a stage folder (or a `history.jsonl`) as `DataFrame[run, step, split, metric, value]`.
+    """Read the history of a run as `DataFrame[run, step, split, metric, value]`.
 
-    Raises FileProblem when there is none or a line is damaged.
+    `run` is a stage folder (also while it trains), a `history.jsonl`, or a folder or file of transformers' and TRL's
+    `trainer_state.json`. Raises FileProblem when there is none or a line is damaged.
     """
-    path = Path(run)
-    file = path if path.is_file() else path / "history.jsonl"
-    if not file.is_file():
-        raise FileProblem(f"{path}: no history.jsonl here; give a stage folder such as runs/NAME/dpo.")
-    try:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except json.JSONDecodeError as error:
-        raise FileProblem(f"{file}: damaged ({error.msg}); run the stage again.") from error
-    return frame(rows, run=file.parent.name)
+    file = _file(run)
+    if file.name == STATE:
+        logs = _json(file.read_text(encoding="utf-8"), file)["log_history"]
+        return frame([row for log in logs for row in entries(log, log["step"])], run=_name(file))
+    return frame([line for line in _lines(file) if "metric" in line], run=_name(file))
 
 
 def series(table, metric: str, split: str = "train"):
     """One metric of a tidy frame as a Series over steps."""
     chosen = table[(table.metric == metric) & (table.split == split)]
     return chosen.set_index("step")["value"]
+
+
+def _file(run: str | Path) -> Path:
+    """The file that holds a run's history: the newest checkpoint's where there are only such."""
+    path = Path(run)
+    working = path.with_name(f".{path.name}.work") / HISTORY  # of a stage that is training now
+    for file in (path, path / HISTORY, working, path / STATE):
+        if file.is_file():
+            return file
+    states = sorted(path.glob(f"checkpoint-*/{STATE}"), key=lambda f: int(f.parent.name.split("-")[1]))
+    if states:
+        return states[-1]
+    raise FileProblem(f"{path}: no {HISTORY} here; give a stage folder such as runs/NAME/dpo.")
+
+
+def _name(file: Path) -> str:
+    """What a run is called: its folder, or its file where that has a name of its own."""
+    return file.parent.name if file.name in (HISTORY, STATE) else file.stem.removeprefix("history_")
+
+
+def _json(text: str, file: Path):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise FileProblem(f"{file}: damaged ({error.msg}); run the stage again.") from error
+
+
+def _lines(file: Path) -> list[dict]:
+    """The lines of a history; the last one may be cut while a run writes it."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n") and file.parent.name.endswith(".work"):
+        lines.pop()
+    return [_json(line, file) for line in lines if line.strip()]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Held-out pairs as a run saw them at several steps: texts, log-probabilities, rewards.
+
+    `pairs`: one dict a pair with `prompt`, `chosen`, `rejected` (lists of turns), `kind`, `source`, `row`, and `pieces`,
+    the texts of the tokens of chosen and of rejected. `table`: DataFrame[run, step, pair, logp_chosen, logp_rejected,
+    reward_chosen, reward_rejected, margin], one row a pair and step, rewards in nats times beta, counted from step 0.
+    `tokens`: (step, pair) to the log-probabilities (nats) of the tokens of chosen and of rejected.
+    """
+
+    run: str
+    beta: float
+    pairs: list[dict]
+    table: object
+    tokens: dict
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at which was looked, 0 first."""
+        return sorted(set(self.table.step.tolist()))
+
+    def margins(self, step: int) -> list[float]:
+        """Margin of every pair at `step`."""
+        return self.table[self.table.step == step].sort_values("pair")["margin"].tolist()
+
+    def earned(self, pair: int, step: int | None = None) -> tuple[list[float], list[float]]:
+        """beta * (logp at `step` - logp at step 0) of every token of chosen and rejected; `step` None: the last one.
+
+        Raises DataProblem where no tokens were kept.
+        """
+        at = max((s for s, p in self.tokens if p == pair), default=None) if step is None else step
+        if (at, pair) not in self.tokens or (0, pair) not in self.tokens:
+            kept = sorted({s for s, p in self.tokens if p == pair})
+            raise DataProblem(f"run {self.run!r}, pair {pair}, step {at}: no tokens were kept; there are steps {kept}.")
+        sides = zip(self.tokens[at, pair], self.tokens[0, pair], strict=True)
+        return tuple([self.beta * (now - then) for now, then in zip(*side, strict=True)] for side in sides)
+
+
+def looks(run: str | Path) -> Looks:
+    """Read what a DPO run saw of its held-out pairs (`dpo.looks` in the recipe), also while it trains: `Looks`.
+
+    Raises FileProblem when the run has no history or did not look.
+    """
+    import pandas as pd
+
+    file = _file(run)
+    lines = [] if file.name == STATE else _lines(file)
+    beta = next((line["beta"] for line in lines if "beta" in line), None)
+    pairs = [line for line in lines if "prompt" in line]
+    seen = [line for line in lines if "logps" in line]
+    if beta is None or not pairs or not seen:
+        raise FileProblem(f"{file}: this run did not look at held-out pairs; set dpo.looks in its recipe.")
+    start = {line["pair"]: line["logps"] for line in seen if line["step"] == 0}
+    rows, tokens = [], {}
+    for line in seen:
+        rewards = [beta * (now - then) for now, then in zip(line["logps"], start[line["pair"]], strict=True)]
+        rows.append((_name(file), line["step"], line["pair"], *line["logps"], *rewards, rewards[0] - rewards[1]))
+        if "tokens" in line:
+            tokens[line["step"], line["pair"]] = tuple(line["tokens"])
+    return Looks(_name(file), beta, pairs, pd.DataFrame(rows, columns=LOOKS), tokens)

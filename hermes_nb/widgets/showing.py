@@ -1,0 +1,111 @@
+"""Figures, tables and views as the output of a cell; a control panel with a picture for readers without a kernel."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+
+from hermes_nb import views
+
+
+def png(fig) -> bytes:
+    """A figure as PNG bytes, small enough to keep in a committed notebook."""
+    out = io.BytesIO()
+    fig.savefig(out, format="png", dpi=96)
+    return small(out.getvalue())
+
+
+def small(picture: bytes) -> bytes:
+    """The same PNG with 96 colours: our figures have few, and it takes a third of the bytes."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(picture)) as image:
+        image.quantize(96, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def show(fig) -> None:
+    """Show a figure as the output of the running cell."""
+    from IPython.display import Image, display
+
+    display(Image(png(fig)))
+
+
+def table(rows: list[dict]) -> object:
+    """Rows of plain data as an HTML table; every text is escaped, so that no row can bring an element of its own."""
+    from IPython.display import HTML
+
+    head = "".join(f"<th style='text-align:left'>{_text(k)}</th>" for k in rows[0])
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td style='text-align:left;vertical-align:top'>{_text(v)}</td>" for v in row.values())
+        + "</tr>"
+        for row in rows
+    )
+    return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _text(value) -> str:
+    """Text safe to show: `views.text`."""
+    return views.text(value)
+
+
+def show_pair(row: dict) -> None:
+    """Show a pair, words that only one side has marked; raises as `views.pair` does. Lesson: 01_preference_data."""
+    _show_html(views.pair(row))
+
+
+def show_tokens(tokenizer, row: dict, side: str = "chosen", max_length: int | None = None) -> None:
+    """Show the tokens of a pair's answer `side`, or of a conversation, with their roles, cut at `max_length`.
+
+    Raises as `views.row_tokens` does. Lessons: 01_preference_data, 02.
+    """
+    title = "conversation" if "messages" in row else side
+    _show_html(views.tokens(*views.row_tokens(tokenizer, row, side), max_length, title))
+
+
+def show_prompts(tokenizer, messages: list[dict]) -> None:
+    """Show the same turns rendered with and without the generation prompt. Lesson: 01_preference_data."""
+    _show_html(views.prompts(tokenizer, messages))
+
+
+def show_audit(found) -> None:
+    """Show an `audit.Audit`: what was dropped and why, warnings, lengths, languages. Lesson: 01_preference_data."""
+    _show_html(views.audit(found))
+
+
+def _show_html(view: str) -> None:
+    """Show static HTML as the output of the running cell."""
+    from IPython.display import HTML, display
+
+    display(HTML(view))
+
+
+@dataclass
+class Panel:
+    """What an interactive view hands back: the box that is shown, its controls and its outputs by name."""
+
+    box: object
+    controls: dict = field(default_factory=dict)
+    outputs: dict = field(default_factory=dict)
+
+
+def bundle(box, text: str, picture: bytes | None = None, html: str = "") -> dict:
+    """One output in every form: the live widget where a kernel serves it, else a picture or HTML, else `text`.
+
+    A code host, print and a committed notebook show the second form; `html` must be escaped already.
+    """
+    out = {"text/plain": text}
+    if picture is not None:
+        out["image/png"] = base64.b64encode(picture).decode()
+    if html:
+        out["text/html"] = html
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view} | out
+
+
+def show_box(box, text: str, picture: bytes | None = None, html: str = "") -> None:
+    """Show a widget box as the output of the running cell, with its static form beside it: `bundle`."""
+    from IPython.display import display
+
+    display(bundle(box, text, picture, html), raw=True)
