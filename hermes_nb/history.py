@@ -107,7 +107,7 @@ def _lines(file: Path) -> list[dict]:
 class Looks:
     """Held-out pairs as a run saw them at several steps: texts, log-probabilities, rewards.
 
-    `pairs`: one dict a pair with `prompt`, `chosen`, `rejected` (lists of turns), `kind`, `source`, `row`, and `pieces`,
+    `pairs`: one dict a pair: `prompt`, `chosen`, `rejected` (lists of turns), `kind`, `source`, `row`, and `pieces`,
     the texts of the tokens of chosen and of rejected. `table`: DataFrame[run, step, pair, logp_chosen, logp_rejected,
     reward_chosen, reward_rejected, margin], one row a pair and step, rewards in nats times beta, counted from step 0.
     `tokens`: (step, pair) to the log-probabilities (nats) of the tokens of chosen and of rejected.
