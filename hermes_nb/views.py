@@ -24,12 +24,15 @@ HIDDEN = (  # shows nothing, moves or reorders its neighbours, or is no characte
     (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xD800, 0xDFFF), (0xFE00, 0xFE0E),
     (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
 )  # fmt: skip
-SAFE = (
+PLAIN = (  # for places that show text and no HTML
     {c: f"\u27e8U+{c:04X}\u27e9" for first, last in HIDDEN for c in range(first, last + 1)}
     | {c: chr(0x2400 + c) for c in range(0x20)}
     | {c: f"\\x{c:02x}" for c in range(0x80, 0xA0)}
-    | {ord(c): f"<span>{c}</span>" for c in "$\\`"}  # in an element of its own, MathJax cannot pair it with another
-    | {0x7F: "\u2421", ord("\n"): "<br>"}
+    | {0x7F: "\u2421"}
+)
+SAFE = PLAIN | (
+    {ord(c): f"<span>{c}</span>" for c in "$\\`"}  # in an element of its own, MathJax cannot pair it with another
+    | {ord("\n"): "<br>"}
     | {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord('"'): "&quot;", ord("'"): "&#x27;"}
 )
 ROLES = {  # role: element, colour, what the legend says

@@ -5,6 +5,7 @@ from hermes_nb.widgets.live import Live
 from hermes_nb.widgets.showing import (
     Panel,
     bundle,
+    label,
     png,
     show,
     show_audit,
@@ -18,6 +19,6 @@ from hermes_nb.widgets.showing import (
 from hermes_nb.widgets.voting import vote
 
 __all__ = [
-    "Live", "Panel", "bundle", "explore", "png", "show", "show_audit", "show_box", "show_pair", "show_prompts",
+    "Live", "Panel", "bundle", "explore", "label", "png", "show", "show_audit", "show_box", "show_pair", "show_prompts",
     "show_tokens", "small", "table", "vote",
 ]  # fmt: skip

@@ -50,6 +50,15 @@ def _text(value) -> str:
     return views.text(value)
 
 
+def label(value, width: int = 70) -> str:
+    """`str(value)` as one short line of plain text, for options of a Dropdown or Select, which show text and no HTML.
+
+    Control, bidi and zero-width characters are spelled out as in `views.text`; longer text ends in an ellipsis.
+    """
+    line = " ".join(str(value).split()).translate(views.PLAIN)
+    return line if len(line) <= width else line[: width - 1] + "\u2026"
+
+
 def show_pair(row: dict) -> None:
     """Show a pair, words that only one side has marked; raises as `views.pair` does. Lesson: 01_preference_data."""
     _show_html(views.pair(row))
