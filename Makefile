@@ -7,8 +7,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+OLD    := $(abspath $(VENV))/old-widgets
 
-.PHONY: course test test-fast lab notebooks results samples bench own-answers experiments stamp lint setup clean
+.PHONY: course test test-fast test-old-widgets lab notebooks results samples bench own-answers experiments stamp lint \
+	setup clean
 
 setup: $(READY)
 
@@ -29,7 +31,17 @@ test: $(READY)
 	@$(BIN)/python -m pytest
 
 test-fast: $(READY)
-	@$(BIN)/python -m pytest -m "not slow and not long"
+	@$(BIN)/python -m pytest -m "not slow and not long and not browser"
+
+# the tests of the widgets again, with the ipywidgets, IPython and ipykernel that Google Colab has
+test-old-widgets: $(OLD)/.ready
+	@PYTHONPATH=$(OLD) HERMES_WIDGETS=old $(BIN)/python -m pytest tests/test_widgets*.py \
+		-m "not slow and not long and not browser" -W "error:Passing unrecognized arguments:DeprecationWarning"
+
+$(OLD)/.ready: tests/old_widgets.txt $(READY)
+	@rm -rf $(OLD)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $(OLD) -r $<
+	@touch $@
 
 lab: $(READY)
 	@$(BIN)/python -m jupyterlab notebooks

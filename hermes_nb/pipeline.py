@@ -44,6 +44,7 @@ def run(
             say(f"      not done: {problem}")
             continue
         say(f"      {_line(stage)}")
+        _whole(name, stage)
         _summarise(recipe, out)
         gc.collect()
     if too_small:
@@ -64,6 +65,15 @@ def _claim(recipe: Recipe, out: Path) -> None:
                     f"{out}: holds a run of recipe {theirs.get('name')!r} at scale {theirs.get('scale')!r} "
                     f"(different: {', '.join(differ)}); choose another --out, or delete that folder."
                 )
+
+
+def _whole(name: str, stage: Run) -> None:
+    """Refuse to go on from a stage that was stopped; raises RunProblem."""
+    stopped = stage.meta.get("stopped")
+    if stopped:
+        raise RunProblem(
+            f"{name} was stopped after step {stopped['step']} of {stopped['of']}; the same command again goes on."
+        )
 
 
 def _line(stage: Run) -> str:

@@ -23,7 +23,7 @@ from hermes_nb.runtime import machine, peak_gb, sha256
 
 STACK = ("hermes_nb", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 # fields of a recipe that change neither a weight nor a number
-COSMETIC = ("title", "overrides", "needs_gb")
+COSMETIC = ("title", "overrides", "needs_gb", "report_to")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,10 @@ def verify(folder: Path) -> None:
 
 
 def finished(out: Path, stage: str, key: str) -> Run | None:
-    """The finished stage in `out`, verified; None where there is none. RunProblem when it is of another recipe."""
+    """The finished stage in `out`, verified; None where there is none, or one that was stopped before its end.
+
+    RunProblem when it is of another recipe.
+    """
     folder = Path(out) / stage
     if not folder.exists():
         return None
@@ -154,7 +157,7 @@ def finished(out: Path, stage: str, key: str) -> Run | None:
             f"choose another --out, or delete this folder to make it anew."
         )
     verify(folder)
-    return run
+    return None if run.meta.get("stopped") else run
 
 
 @contextmanager
@@ -182,16 +185,29 @@ def _left(work: Path, key: str) -> bool:
     return begun.get("key") == key and any(work.glob("checkpoints/*/manifest.json"))
 
 
+def _reopen(folder: Path, work: Path, key: str) -> None:
+    """Make a stage that was stopped before its end the work folder again; a kill leaves one or the other."""
+    write_json(folder / "begun.json", {"key": key})
+    shutil.rmtree(work, ignore_errors=True)
+    os.replace(folder, work)
+    for name in ("run.json", "manifest.json"):
+        (work / name).unlink()
+    shutil.rmtree(work / "adapter", ignore_errors=True)
+
+
 @contextmanager
 def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
     """Work folder of a stage; on success it gets `run.json`, a manifest and its final name `out/name`.
 
     `meta` goes into `run.json`; the body may add more by writing `stage.json` into the folder. On an error nothing
     with the final name is left. A work folder that an error or a kill left behind is found again as it was where it
-    holds sealed checkpoints of the same `key`, so that the body can go on from there; else it is emptied.
+    holds sealed checkpoints of the same `key`, so that the body can go on from there; else it is emptied. So is a stage
+    that has the final name: it was stopped before its end (`finished` says so).
     """
     with locked(out) as out:
         work = out / f".{name}.work"
+        if (out / name / "run.json").is_file():
+            _reopen(out / name, work, key)
         if not _left(work, key):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()

@@ -67,3 +67,10 @@ def pair_ids(tokenizer, row: dict) -> tuple[list[int], list[int], list[int]]:
             raise DataProblem(f"{side}: its first characters merge with the prompt's end; strip the blanks before it.")
         sides.append(whole[len(prompt) :])
     return prompt, *sides
+
+
+def piece(tokenizer, token: int) -> str:
+    """The text of one token; a first blank that SentencePiece drops when it decodes is put back."""
+    shown = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    blank = tokenizer.convert_ids_to_tokens(token).startswith("\u2581") and not shown.startswith(" ")
+    return " " + shown if blank else shown

@@ -187,17 +187,10 @@ def row_tokens(tokenizer, row: dict, side: str = "chosen") -> tuple[list[str], l
         answer = answers[side == "rejected"]
         ids, trained = prompt + answer, [0] * len(prompt) + [1] * len(answer)
     controls = {i for i, t in tokenizer.added_tokens_decoder.items() if t.special} | set(tokenizer.all_special_ids)
-    texts = {i: _piece(tokenizer, i) for i in set(ids)}
+    texts = {i: templates.piece(tokenizer, i) for i in set(ids)}
     unlearned = {i: "special" if i in controls else "prompt" for i in texts}
     learned = {i: "stop" if i == tokenizer.eos_token_id else "trained" for i in texts}
     return [texts[i] for i in ids], [(learned if t else unlearned)[i] for i, t in zip(ids, trained, strict=True)]
-
-
-def _piece(tokenizer, token: int) -> str:
-    """The text of one token; a first blank that SentencePiece drops when it decodes is put back."""
-    piece = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    blank = tokenizer.convert_ids_to_tokens(token).startswith("\u2581") and not piece.startswith(" ")
-    return " " + piece if blank else piece
 
 
 def audit(found) -> str:

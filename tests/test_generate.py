@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hermes_nb import generate, models, templates
+from hermes_nb.errors import DataProblem
 from hermes_nb.generate import Answer
 
 
@@ -62,6 +63,67 @@ def test_the_question_of_a_row_is_found():
     talk = {"messages": [{"role": r, "content": "x"} for r in ("system", "user", "assistant", "user", "assistant")]}
     assert [m["role"] for m in generate.prompt_of(talk)] == ["system", "user"]
     assert generate.prompt_of({"prompt": PROMPTS[0]}) == PROMPTS[0]
+
+
+@pytest.mark.parametrize(("temperature", "how"), [(0, generate.GREEDY), (1.0, generate.SAMPLED)])
+def test_a_streamed_answer_is_the_one_of_a_batch(ready, temperature, how):
+    """What a reader tries by hand must be what the tables count."""
+    model, tokenizer = ready
+    batch = generate.answers(model, tokenizer, PROMPTS[:1], 12, how, seed=5)
+    assert [generate.stream(model, tokenizer, PROMPTS[0], print, 12, temperature, seed=5)] == batch
+
+
+def test_text_grows_and_ends_with_the_answer(ready, monkeypatch):
+    """One call at the end is no stream, and a last call that is missing leaves half an answer on the page."""
+    monkeypatch.setattr(generate, "PAUSE", 0)
+    said = []
+    answer = generate.stream(*ready, PROMPTS[0], said.append, 16)
+    assert len(said) > 8
+    assert said[-1] == answer.text
+    assert all(a.rstrip("\ufffd ") in b for a, b in zip(said[:-1], said[1:], strict=True))
+
+
+def test_a_fast_model_speaks_rarely(ready, monkeypatch):
+    """A hundred messages a second choke the page: ten, and the last."""
+    now = iter(range(10_000))
+    monkeypatch.setattr(generate.time, "monotonic", lambda: next(now) / 1000)
+    said = []
+    generate.stream(*ready, PROMPTS[0], said.append, 16)
+    assert len(said) == 2
+
+
+def test_half_a_character_is_never_said(plain_tokenizer, monkeypatch):
+    """The first bytes of an emoji are no text; by themselves they show as a question mark in a lozenge."""
+    monkeypatch.setattr(generate, "PAUSE", 0)
+    said = []
+    streamer = generate._watched(plain_tokenizer, said.append, None)["streamer"]
+    streamer.put(torch.tensor([[1, 2, 3]]))  # the prompt
+    ids = plain_tokenizer.encode("a \U0001f33e \u00fc")
+    assert len(ids) > 6
+    for one in ids:
+        streamer.put(torch.tensor([one]))
+    assert said == ["a", "a \U0001f33e", "a \U0001f33e \u00fc"]
+
+
+def test_stop_ends_an_answer_between_two_tokens(ready):
+    """A button that waits for the last token is no Stop."""
+    asked = []
+    answer = generate.stream(*ready, PROMPTS[0], print, 64, stop=lambda: asked.append(1) or len(asked) == 5)
+    assert (len(asked), answer.tokens, answer.stops) == (5, 5, False)
+
+
+def test_an_error_while_speaking_comes_through_and_leaves_the_model_as_it_was(ready):
+    """A page that is gone must not leave the model in eval mode."""
+    ready[0].train()
+    with pytest.raises(ZeroDivisionError):
+        generate.stream(*ready, PROMPTS[0], lambda text: 1 / 0, 4)
+    assert ready[0].training
+
+
+def test_a_negative_temperature_is_refused(ready):
+    """It would turn the distribution upside down."""
+    with pytest.raises(DataProblem, match="below 0"):
+        generate.stream(*ready, PROMPTS[0], print, 4, -1.0)
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ def test_dpo_curves_show_the_numbers_of_the_history(table):
     fig = plots.curves(table, steps=10)
     assert isinstance(fig, Figure)
     lines = {line.get_label(): line for ax in fig.axes for line in ax.lines}
-    assert list(lines["chosen"].get_ydata()) == pytest.approx([1 / 9, 2 / 9, 3 / 9])
-    assert list(lines["rejected"].get_ydata()) == [-1, -2, -3]
+    assert list(lines["_chosen, each step"].get_ydata()) == pytest.approx([1 / 9, 2 / 9, 3 / 9])
+    assert list(lines["_rejected, each step"].get_ydata()) == [-1, -2, -3]
+    assert list(lines["rejected"].get_ydata()) == pytest.approx([-1, -1.5, -2])  # the running mean
     assert all(ax.get_xlim() == (0, 10) and ax.get_xlabel() == "step" for ax in fig.axes)
 
 

@@ -160,7 +160,7 @@ def test_every_logged_step_is_on_disk_at_once(tmp_path):
     recorder.on_log(None, state, TrainerControl(), logs={"loss": 0.5, "rewards/margins": 0.1})
     lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     assert {"step": 1, "split": "train", "metric": "margin", "value": 0.1} in lines
-    assert seen == [(3, 1, 5)]
+    assert seen == [(4, 1, 5)]  # with seconds and memory
     recorder.close()
     assert history.series(history.load(tmp_path), "loss").to_dict() == {1: 0.5}
 

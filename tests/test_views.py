@@ -351,7 +351,7 @@ def test_blanks_that_sentencepiece_drops_are_put_back():
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
     assert tokenizer.decode([1]) == "is"
-    assert [views._piece(tokenizer, i) for i in (0, 1, 2)] == [" rain", " is", "<unk>"]
+    assert [templates.piece(tokenizer, i) for i in (0, 1, 2)] == [" rain", " is", "<unk>"]
 
 
 def test_an_audit_is_seen_whole(tokenizer):

@@ -2,53 +2,7 @@
 
 import pytest
 
-from hermes_nb import history, widgets
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What reaches the notebook: (how, picture)."""
-    import IPython.display
-
-    seen = []
-
-    class Handle:
-        def update(self, picture):
-            seen.append(("update", picture))
-
-    def display(picture, display_id=None):
-        seen.append(("display", picture))
-        return Handle()
-
-    monkeypatch.setattr(IPython.display, "display", display)
-    return seen
-
-
-def rows(steps):
-    return [
-        r
-        for s in range(1, steps + 1)
-        for r in history.entries({"loss": 0.5, "rewards/margins": s, "rewards/chosen": 0.0, "rewards/rejected": 0.0}, s)
-    ]
-
-
-def test_one_figure_is_redrawn_in_place(shown):
-    """Stacked figures fill the page."""
-    live = widgets.Live(every=0)
-    live.every = -1e9
-    for step in range(1, 6):
-        live(rows(step), step, 5)
-    assert [how for how, _ in shown] == ["display"] + ["update"] * (len(shown) - 1)
-    assert live.count == len(shown)
-
-
-def test_drawing_takes_little_of_the_time_and_the_last_step_is_drawn(shown):
-    """Steps faster than the eye must not be drawn one by one; the end must not be missing."""
-    live = widgets.Live(every=0.5)
-    for step in range(1, 51):
-        live(rows(step), step, 50)
-    assert [how for how, _ in shown] == ["display", "update"]
-    assert live.count == 2
+from hermes_nb import widgets
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from trl import DPOConfig
 
 from hermes_nb import training
+from hermes_nb.dpo.looking import Looker
 from hermes_nb.dpo.proof import prove_start, prove_stored
 from hermes_nb.dpo.referring import PairEngine
 from hermes_nb.dpo.trainer import PairTrainer
@@ -65,5 +66,10 @@ def _fit(recipe: Recipe, watch, model, rows, held_out, work: Path, adapter: Path
             model.delete_adapter("ref")  # a fresh adapter is 0: the base with the adapter off is the reference
         return trainer
 
+    def ready(trainer):
+        engine.start(trainer)
+        if held_out is not None and recipe.dpo.looks:
+            trainer.add_callback(Looker(held_out, tokenizer, recipe.dpo, recorder))
+
     score = held_out is not None and recipe.dpo.score_held_out
-    return training.fit(build, model, recorder, score, ready=engine.start)
+    return training.fit(build, model, recorder, score, ready)

@@ -27,8 +27,10 @@ def duels(prompts: list[list[dict]], answers: dict) -> list[dict]:
 class Ballot:
     """A blind vote over pairs of answers: two texts, three buttons, and what was voted as plain data.
 
-    `state` is `{"seed", "names", "votes"}`, each vote `{"pair", "left", "winner"}` with names or `tie`. Which side
-    shows which answer, and the order of the pairs, follow from `seed`. Raises DataProblem for pairs without a text.
+    `state` is `{"seed", "names", "votes", "undone", "seen_after"}`, each vote `{"pair", "left", "winner"}` with names
+    or `tie`; `undone` are votes taken back, `seen_after` the numbers of votes at which the result was looked at: who
+    has seen it votes no longer blind. Which side shows which answer, and the order of the pairs, follow from `seed`.
+    Raises DataProblem for pairs without a text.
     """
 
     def __init__(self, pairs: list[dict], names: tuple[str, str] = ("sft", "dpo"), seed: int = 0):
@@ -43,7 +45,7 @@ class Ballot:
         dice = random.Random(seed)
         self.pairs, self.order = pairs, dice.sample(range(len(pairs)), len(pairs))
         self.left = [names[dice.random() < 0.5] for _ in pairs]
-        self.state = {"seed": seed, "names": list(names), "votes": []}
+        self.state = {"seed": seed, "names": list(names), "votes": [], "undone": [], "seen_after": []}
         self.box = None  # the widget that shows it, where there is one
 
     def now(self) -> tuple[int, dict] | None:
@@ -63,6 +65,17 @@ class Ballot:
         right = next(n for n in self.state["names"] if n != left)
         winner = {"left": left, "right": right, "tie": "tie"}[choice]
         self.state["votes"].append({"pair": number, "left": left, "winner": winner})
+
+    def undo(self) -> None:
+        """Take the last vote back, so that its pair is to be voted on again; it stays in `undone`."""
+        if self.state["votes"]:
+            self.state["undone"].append(self.state["votes"].pop())
+
+    def seen(self) -> None:
+        """Record that the result was looked at after this number of votes."""
+        count = len(self.state["votes"])
+        if count not in self.state["seen_after"]:
+            self.state["seen_after"].append(count)
 
     def result(self, votes: list[dict] | None = None) -> dict:
         """`{wins, agrees, ties, voted}` of the votes, or of `votes` given: rates with Wilson's 95 % interval.

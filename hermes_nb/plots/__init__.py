@@ -11,7 +11,9 @@ from hermes_nb.plots.data import (
     safety,
     weight_meanings,
 )
+from hermes_nb.plots.earned import heat_pair
 from hermes_nb.plots.evidence import answers, behaviour, sizes
+from hermes_nb.plots.explorer import margin_over_steps, margins_at
 from hermes_nb.plots.judging import (
     calibration,
     form_radar,
@@ -23,6 +25,8 @@ from hermes_nb.plots.judging import (
     votes_needed,
 )
 from hermes_nb.plots.lengths import lengths, word_rule
+from hermes_nb.plots.live import Board, curves
+from hermes_nb.plots.losses import loss_at, loss_curves, loss_facts, loss_slope
 from hermes_nb.plots.merging import candidates, memory_line, sum_by_hand, survival, survival_by_layer, two_bases
 from hermes_nb.plots.overview import road, story
 from hermes_nb.plots.packed import engines, packed_rows
@@ -48,15 +52,16 @@ from hermes_nb.plots.quantize import (
     nf4_block,
 )
 from hermes_nb.plots.tokenized import heat, tokens
-from hermes_nb.plots.training import curves, margins
+from hermes_nb.plots.training import margins
 
 __all__ = [
-    "answers", "behaviour", "betas", "bits_by_block", "by_kind", "calibration", "candidates", "characters",
-    "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
+    "answers", "behaviour", "betas", "bits_by_block", "Board", "by_kind", "calibration", "candidates", "characters",
+    "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat", "heat_pair",
     "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
-    "loss_and_gradient", "loss_runs", "lost_stops", "MARGIN", "margin_steps", "margins", "memory_ledger",
-    "memory_line", "mixture", "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers",
-    "reasons", "REJECTED", "road", "safety", "scatter", "shares", "sizes", "stop_rates", "stops_and_lengths",
-    "story", "sum_by_hand", "survival", "survival_by_layer", "temperatures", "tokens", "two_bases",
-    "two_references", "votes_needed", "weight_meanings", "WIDTH", "word_rule",
+    "loss_and_gradient", "loss_at", "loss_curves", "loss_facts", "loss_runs", "loss_slope", "lost_stops", "MARGIN",
+    "margin_over_steps", "margin_steps", "margins", "margins_at", "memory_ledger", "memory_line", "mixture",
+    "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers", "reasons", "REJECTED", "road",
+    "safety", "scatter", "shares", "sizes", "stop_rates", "stops_and_lengths", "story", "sum_by_hand", "survival",
+    "survival_by_layer", "temperatures", "tokens", "two_bases", "two_references", "votes_needed", "weight_meanings",
+    "WIDTH", "word_rule",
 ]  # fmt: skip

@@ -123,6 +123,8 @@ class Dpo(Stage):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0  # of robust, exo_pair and aot
     reference: Literal["auto", "cached", "on_the_fly"] = "auto"  # auto: cached where pairs are seen more than once
     reference_store: str | None = None  # folder of the stored reference; without it, one in the cache
+    looks: NonNegativeInt = 4  # times after the start that held-out pairs are scored for the margin explorer; 0: never
+    looked_pairs: PositiveInt = 64  # how many of them, the first ones
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -163,6 +165,7 @@ class Recipe:
     evaluate: Evaluate = Evaluate()
     seed: int = 0
     needs_gb: float = 4.0
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # a tracker that gets the metrics as well
     overrides: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:

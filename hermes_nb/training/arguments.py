@@ -54,7 +54,6 @@ def arguments(stage: Stage, here: Machine, rows: int, out: Path, seed: int) -> d
         "save_steps": every,
         "save_total_limit": 2,  # a kill may cut the newest
         "eval_strategy": "no",  # `fit` scores the held-out rows once, at the end
-        "report_to": "none",
         "disable_tqdm": True,
     }
 

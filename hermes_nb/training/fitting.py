@@ -75,9 +75,10 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
         with sparing(trainer):
             ready(trainer)
             trainer._total_train_tokens = recorder.tokens()
-            _train(trainer, left)
-            seconds = time.perf_counter() - begun
-            scores = trainer.evaluate() if score else {}
+            with recorder.stop.listening():
+                _train(trainer, left)
+            seconds = time.perf_counter() - begun - recorder.aside
+            scores = trainer.evaluate() if score and not stopped(trainer) else {}
     except TrainingProblem as error:
         raise _kept(trainer, error) from error
     finally:
@@ -88,6 +89,12 @@ def fit(build, model, recorder: Recorder, score: bool, ready=lambda trainer: Non
         if old != last:
             shutil.rmtree(old)  # two are kept while the run goes on, since a kill may cut the newest
     return Fitted(trainer, _metrics(trainer, recorder, before, seconds, scores, left))
+
+
+def stopped(trainer) -> dict | None:
+    """`{step, of}` of a run that was asked to end before its last step, else None."""
+    step, steps = trainer.state.global_step, trainer.state.max_steps
+    return {"step": step, "of": steps} if step < steps else None
 
 
 def _check(model) -> None:
@@ -154,4 +161,6 @@ def _metrics(trainer, recorder: Recorder, before: dict, seconds: float, scores: 
         metrics["notes"] = recorder.notes
     held = {f"held_out_{r['metric']}": r["value"] for r in history.entries(scores, steps) if r["split"] == "held_out"}
     last = {r["metric"]: r["value"] for r in recorder.rows if r["split"] == "train"}
-    return metrics | {f"train_{k}": v for k, v in last.items() if k != "seconds"} | held
+    if recorder.aside:
+        metrics["look_seconds"] = round(recorder.aside, 1)
+    return metrics | {f"train_{k}": v for k, v in last.items() if k not in ("seconds", "peak_gb")} | held

@@ -12,13 +12,14 @@ from transformers import TrainerCallback
 
 from hermes_nb import history, runs
 from hermes_nb.errors import TrainingProblem
-from hermes_nb.runtime import machine
+from hermes_nb.runtime import machine, peak_gb
+from hermes_nb.training.stopping import Stop
 from hermes_nb.training.watching import Displacement, first_bad, say, weights
 
 SKIPS_IN_A_ROW = 16  # from 65536 the scale may halve that often before it reaches 1
 
-# called with the tidy rows so far, the step and the number of steps
-Watch = Callable[[list[dict], int, int], None]
+# called with the tidy rows so far, the step and the number of steps; True ends the run after this step
+Watch = Callable[[list[dict], int, int], bool | None]
 
 
 class Recorder(TrainerCallback):
@@ -30,27 +31,46 @@ class Recorder(TrainerCallback):
         self.name, self.bar, self.begun = name, None, time.perf_counter()
         self.scaled, self.skipped = machine().dtype == "float16", 0
         self.passed, self.displacement, self.notes = 0.0, Displacement(), []
+        self.stop, self.aside = Stop(), 0.0  # seconds of this process that were no training
+        self.looked = {}  # step -> summed log-probabilities of the held-out pairs looked at then
 
     def go_on(self, step: int) -> None:
         """Keep what was logged up to `step` of a run that was interrupted, and write on behind it."""
-        kept = []
+        lines = []
         for line in Path(self.file.name).read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:  # a kill cuts the last line
                 break
-            if row["step"] <= step:
-                kept.append(row)
-        self.rows = kept
+            if row.get("step", 0) <= step:
+                lines.append(row)
+        kept = self.rows = [row for row in lines if "metric" in row]
+        for row in lines:
+            if "logps" in row:
+                self.looked.setdefault(row["step"], []).append(row["logps"])
         self.passed = max((r["value"] for r in kept if r["metric"] == "seconds"), default=0.0)
         self.file.seek(0)
         self.file.truncate()
-        self.file.writelines(json.dumps(row) + "\n" for row in kept)
-        self.file.flush()  # the next line may be minutes away
+        self.write(lines)
         sides = {"reward_chosen": "rewards/chosen", "margin": "rewards/margins"}
         for at in range(1, step + 1):
             logs = {sides[r["metric"]]: r["value"] for r in kept if r["step"] == at and r["metric"] in sides}
             self.notes += [line for line in [self.displacement.line(logs)] if line]
+
+    def write(self, lines: list[dict]) -> None:
+        """Add lines to the history on disk, at once: the next may be minutes away."""
+        self.file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        self.file.flush()
+
+    def look(self, step: int, metrics: list[dict], lines: list[dict], seconds: float) -> None:
+        """Keep how held-out pairs were seen at `step`: tidy rows of `metrics`, and `lines` of the history.
+
+        The `seconds` it took are no training.
+        """
+        self.looked[step] = [line["logps"] for line in lines if "logps" in line]
+        self.rows += metrics
+        self.aside += seconds
+        self.write([*lines, *metrics])
 
     def tokens(self) -> int:
         """Tokens trained on so far; TRL's own count begins anew with every process."""
@@ -69,17 +89,20 @@ class Recorder(TrainerCallback):
         if not new:
             return
         if "loss" in logs:
-            seconds = self.passed + time.perf_counter() - self.begun
-            new.append({"step": state.global_step, "split": "train", "metric": "seconds", "value": round(seconds, 2)})
+            seconds = self.passed + time.perf_counter() - self.begun - self.aside
+            own = {"seconds": round(seconds, 2), "peak_gb": round(peak_gb(), 2)}
+            at = {"step": state.global_step, "split": "train"}
+            new += [{**at, "metric": name, "value": value} for name, value in own.items()]
         self.rows += new
-        self.file.writelines(json.dumps(row) + "\n" for row in new)
-        self.file.flush()
+        self.write(new)
         self._check(logs, state.global_step)
         self._show(logs, state)
         line = self.displacement.line(logs)
         if line is not None:
             self.notes.append(line)
             say(line)
+        if "loss" in logs and self.stop.apply(state, control):
+            say(f"{self.name} stops after step {state.global_step} of {state.max_steps}; the same call again goes on.")
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         """Look at the weights before they are saved."""
@@ -102,7 +125,8 @@ class Recorder(TrainerCallback):
 
     def _show(self, logs: dict, state) -> None:
         if self.watch is not None:
-            self.watch(self.rows, state.global_step, state.max_steps)
+            if self.watch(self.rows, state.global_step, state.max_steps):
+                self.stop.asked = True
         elif self.bar is not None and "loss" in logs:
             shown = {"loss": f"{logs['loss']:.3f}"}
             if "rewards/margins" in logs:

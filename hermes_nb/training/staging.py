@@ -10,7 +10,7 @@ from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
 from hermes_nb.training.arguments import digest, split, start_of
 from hermes_nb.training.engine import Engine
-from hermes_nb.training.fitting import Fitted
+from hermes_nb.training.fitting import Fitted, stopped
 from hermes_nb.training.recorder import Watch, replay
 
 
@@ -20,6 +20,7 @@ def staged(
 ) -> Run:  # fmt: skip
     """Train stage `name` (`sft` or `dpo`) of a recipe and leave it in `out`; a finished one is returned, not run again.
 
+    One that was stopped before its last step is whole as well, and says so in `run.json` (`stopped`); it goes on here.
     `fit(train rows, held-out rows, work folder, adapter to start from, engine)` trains. Raises RunProblem when the
     stage is of another recipe, other rows or another start.
     """
@@ -34,7 +35,8 @@ def staged(
         fitted = fit(train_rows, held_out, work, adapter, set_up)
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
-        runs.write_json(work / "stage.json", {"metrics": fitted.metrics, "engine": set_up.told})
+        told = {"metrics": fitted.metrics, "engine": set_up.told, "stopped": stopped(fitted.trainer)}
+        runs.write_json(work / "stage.json", told)
     return Run(Path(out) / name)
 
 

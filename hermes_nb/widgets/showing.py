@@ -113,8 +113,12 @@ def bundle(box, text: str, picture: bytes | None = None, html: str = "") -> dict
     return {"application/vnd.jupyter.widget-view+json": view} | out
 
 
-def show_box(box, text: str, picture: bytes | None = None, html: str = "") -> None:
-    """Show a widget box as the output of the running cell, with its static form beside it: `bundle`."""
+def show_box(box, text: str, picture: bytes | None = None, html: str = "", replaceable: bool = False):
+    """Show a widget box as the output of the running cell, with its static form beside it: `bundle`.
+
+    Where `replaceable`, returns IPython's handle, whose `update` puts something else in its place.
+    """
     from IPython.display import display
 
-    display(bundle(box, text, picture, html), raw=True)
+    shown = bundle(box, text, picture, html)
+    return display(shown, raw=True, display_id=True) if replaceable else display(shown, raw=True)
