@@ -9,8 +9,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OLD    := $(abspath $(VENV))/old-widgets
 
-.PHONY: course test test-fast test-old-widgets lab notebooks results samples bench own-answers experiments stamp lint \
-	setup clean
+.PHONY: course test test-fast test-old-widgets lab notebooks results samples bench own-answers experiments histories browser \
+	stamp lint setup clean
 
 setup: $(READY)
 
@@ -43,6 +43,10 @@ $(OLD)/.ready: tests/old_widgets.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $(OLD) -r $<
 	@touch $@
 
+# open JupyterLab in Chromium and do what a reader does (about 15 minutes); Debian's package is `chromium`
+browser: $(READY)
+	@$(BIN)/python -m pytest -m browser tests/browser
+
 lab: $(READY)
 	@$(BIN)/python -m jupyterlab notebooks
 
@@ -68,6 +72,10 @@ samples:
 # the runs that the notebooks show without running them, and the shipped adapters (about 40 minutes)
 experiments: $(READY)
 	@$(BIN)/python data_samples/experiments.py
+
+# logged runs that every widget can show without training (about 15 minutes)
+histories: $(READY)
+	@$(BIN)/python data_samples/histories.py
 
 # write the repository's address from pyproject.toml into badges and setup cells
 stamp: $(READY)

@@ -36,7 +36,6 @@ from hermes_nb.training import fitting
 HERE = Path(__file__).resolve().parent
 OUT, WORK = HERE / "experiments", HERE.parent / "runs" / "experiments"
 SEEDS = (0, 1, 2)
-STEPS = (0, 5, 10, 15, 20)  # of the margins that the slider of 03_dpo shows
 LONG = 160  # tokens an answer may have: enough for a card and one line more
 SFT_SMALL = {"learning_rate": 1e-5, "max_steps": 10}
 
@@ -187,21 +186,12 @@ def dpo_runs(bench: Bench, wanted) -> None:
             before = reference.pair_logps(bench.open(start), bench.tokenizer, bench.held_out)
         recipe, out = course("dpo", changes), WORK / ("seed0" if name == "dpo_beta_01" else name)
         shutil.rmtree(out / "dpo", ignore_errors=True)
-        steps, base = {0: before}, models.load_4bit("builtin")
-        watch = None
-        if name == "dpo_beta_01":
-
-            def watch(rows, step, total, steps=steps, base=base):
-                if step in STEPS and step not in steps:
-                    steps[step] = reference.pair_logps(base, bench.tokenizer, bench.held_out)
-
-        run = dpo.train(recipe, dpo_rows(file, bench, changes.get("max_length")), out, start, watch, base)
+        run = dpo.train(recipe, dpo_rows(file, bench, changes.get("max_length")), out, start)
         model = bench.open(run.adapter)
         logps = reference.pair_logps(model, bench.tokenizer, bench.held_out)
         held = evaluate.preferences(logps, before, recipe.dpo.beta, bench.held_out["kind"])
-        more = {"steps": {str(k): v for k, v in steps.items()}, "kinds": list(bench.held_out["kind"])} if watch else {}
         save(name, title=title, changes=changes, pairs=file, history=by_step(run.path), metrics=run.metrics,
-             held_out=held, **more, **bench.written(model))  # fmt: skip
+             held_out=held, **bench.written(model))  # fmt: skip
     if wanted("repair_sft"):
         repair(bench)
 

@@ -111,6 +111,19 @@ def experiment(name: str) -> dict:
     return data | {"history": history.frame(rows, name)}
 
 
+def logged(name: str) -> Path:
+    """A shipped history of a real run on the built-in model, for `history.load`, `history.looks` and every widget.
+
+    Made by `make histories`; its first line says on which machine and with which versions. Raises FileProblem naming
+    the known ones.
+    """
+    file = samples_dir() / f"history_{name}.jsonl"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem.removeprefix("history_") for p in samples_dir().glob("history_*.jsonl")))
+        raise FileProblem(f"no history {name!r}; there are {known}.")
+    return file
+
+
 @dataclass(frozen=True)
 class Failure:
     """One of the four failures: its recipe, its pairs, the adapter that it starts from, and what was changed."""

@@ -44,7 +44,9 @@ def run(
             say(f"      not done: {problem}")
             continue
         say(f"      {_line(stage)}")
-        _whole(name, stage)
+        if name in ("sft", "dpo"):
+            _whole(name, stage)
+            say(f"      curves: {_curves(name, stage, out)}")
         _summarise(recipe, out)
         gc.collect()
     if too_small:
@@ -74,6 +76,16 @@ def _whole(name: str, stage: Run) -> None:
         raise RunProblem(
             f"{name} was stopped after step {stopped['step']} of {stopped['of']}; the same command again goes on."
         )
+
+
+def _curves(name: str, stage: Run, out: Path) -> Path:
+    """Draw a stage's curves to `reports/NAME.png`: what a terminal cannot show. Returns the file."""
+    from hermes_nb import history, plots
+
+    file = out / "reports" / f"{name}.png"
+    file.parent.mkdir(exist_ok=True)
+    plots.curves(history.load(stage.path)).savefig(file, facecolor="white")
+    return file
 
 
 def _line(stage: Run) -> str:

@@ -87,6 +87,7 @@ def _fit(recipe: Recipe, watch, model, rows, held_out, work: Path, adapter: Path
     recorder = training.Recorder(work, "SFT", watch)
     config = SFTConfig(
         **training.arguments(recipe.sft, machine(), len(rows), work / "checkpoints", recipe.seed),
+        **training.tracking(recipe, "sft", work),
         assistant_only_loss=True,  # our template marks answers and their stop tokens
         neftune_noise_alpha=recipe.sft.neftune or None,  # in training only: held-out loss is without noise
         packing=False,

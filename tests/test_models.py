@@ -270,3 +270,25 @@ def test_a_model_of_a_shape_is_in_4_bits_and_trains(cpu_fp32):
     out.float().square().mean().backward()
     assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
     assert wrapped.is_loaded_in_4bit
+
+
+def test_one_thread_at_a_time_chooses_the_adapter():
+    """A chat box answers in a thread of its own; a cell that switches the adapter meanwhile would change its voice."""
+    import threading
+
+    order, inside, leave = [], threading.Event(), threading.Event()
+
+    def chat():
+        with models.active("a model", "base"):
+            inside.set()
+            leave.wait(10)
+            order.append("chat")
+
+    thread = threading.Thread(target=chat)
+    thread.start()
+    inside.wait(10)
+    threading.Timer(0.2, leave.set).start()
+    with models.active("a model", "base"), models.active("a model", "base"):
+        order.append("cell")
+    thread.join()
+    assert order == ["chat", "cell"]

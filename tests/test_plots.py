@@ -69,3 +69,12 @@ def test_pictures_stay_small():
     ]
     assert len(widgets.png(plots.curves(history.frame(rows)))) < 80_000
     assert len(widgets.png(plots.sizes({"base": 1e8, "adapter": 5e6}, {"merged": 270, "adapter": 20}))) < 80_000
+
+
+def test_characters_that_cannot_be_drawn_do_not_stop_a_figure():
+    """A lone surrogate in a model's answer raised TypeError in the middle of a vote; a box shows that there was one."""
+    for evil in ("a\ud800b", "a\x00b", "a\u202eb", "a\x1bb"):
+        fig = plots.answers({evil: evil}, evil)
+        assert fig.axes[0].texts[0].get_text() == "a\ufffdb"
+        assert widgets.png(plots.tokens([evil], ["trained"], evil)).startswith(b"\x89PNG")
+    assert plots.answers({"m": "one\n\ntwo \u00e9\u4e2d"}, "q").axes[0].texts[0].get_text() == "one\n\ntwo \u00e9\u4e2d"

@@ -267,7 +267,7 @@ def test_the_kept_history_is_on_disk_at_once(tmp_path):
     assert [json.loads(line) for line in file.read_text().splitlines()] == old[:2]
     recorder.on_log(None, TrainerState(global_step=3, max_steps=5), None, logs={"loss": 0.25})
     recorder.close()
-    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 3]
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3, 3, 3]
 
 
 def test_seconds_go_on_where_they_were(tmp_path):

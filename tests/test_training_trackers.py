@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+import os
 import sqlite3
 import sys
+import threading
+import time
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
-import psutil
 import pytest
 
 from hermes_nb import dpo, history, recipes, runs, sft, training
@@ -93,7 +97,7 @@ def test_tensorboard_holds_what_the_history_holds(recipe, rows, tmp_path, monkey
     assert not list((run.path / "checkpoints").rglob("events.*"))
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     runs.verify(run.path)  # nothing is written into a sealed run
-    assert not [file.path for file in psutil.Process().open_files() if "tfevents" in file.path]
+    assert not [thread for thread in threading.enumerate() if type(thread).__module__.startswith("tensorboard")]
 
 
 def test_sft_is_reported_as_well(recipe, rows, tmp_path):
@@ -119,8 +123,6 @@ def of_trackio(folder, project):
 
 def test_trackio_holds_what_the_history_holds(recipe, rows, tmp_path, trackio_dir, monkeypatch):
     """What is logged behind the last step stays in memory; two runs in a row are added up to one curve."""
-    import time
-
     moments = iter(("20300101-000000", "20300101-000001"))
     monkeypatch.setattr(time, "strftime", lambda form: next(moments))
     named = tracked_by(recipe, "trackio")
@@ -152,6 +154,36 @@ def test_trackio_neither_calls_the_hub_nor_serves_a_dashboard(recipe, rows, tmp_
     trackio.init("course")  # as it comes: so it is these two that have to be kept quiet
     trackio.finish()
     assert set(called) == {"whoami", "show"}
+
+
+def test_a_run_that_was_stopped_goes_on_in_the_same_curve(recipe, rows, tmp_path, trackio_dir):
+    """Two halves under two names, or a step that is there twice."""
+    named = tracked_by(recipe, "trackio")
+    given = {"train": rows["dpo"], "held_out": rows["dpo"]}
+    half = dpo.train(named, given, tmp_path, watch=lambda rows, step, steps: step == 2)
+    assert half.meta["stopped"]
+    run = train_dpo(named, rows, tmp_path)
+    ((_, logged),) = of_trackio(trackio_dir, "course").items()
+    same(logged, run)
+
+
+def test_wandb_is_told_where_and_is_closed(recipe, tmp_path, monkeypatch):
+    """Its folder would be made wherever the notebook runs; what it still writes after a run must not be in a stage."""
+    seen = {}
+    fake = ModuleType("wandb")
+    fake.__spec__, fake.finish = ModuleSpec("wandb", None), lambda: seen.update(finished=True)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+
+    def fit():
+        seen.update(folder=os.environ["WANDB_DIR"], project=os.environ["WANDB_PROJECT"])
+        handler = SimpleNamespace(callbacks=[])
+        return SimpleNamespace(trainer=SimpleNamespace(callback_handler=handler))
+
+    training.tracked(replace(recipe, report_to="wandb"), tmp_path / ".dpo.work", fit)
+    assert seen == {"folder": str(tmp_path), "project": "mine", "finished": True}
+    assert "WANDB_DIR" not in os.environ
 
 
 def test_a_tracker_changes_neither_the_key_nor_a_weight(recipe, rows, tmp_path):
@@ -213,8 +245,6 @@ def test_the_key_is_one_word_of_the_recipe():
 
 def test_the_environment_is_as_it_was(recipe, tmp_path, monkeypatch):
     """The next run of the session would write into this one's folder."""
-    import os
-
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "/elsewhere")
 
     def failing():

@@ -90,6 +90,12 @@ def test_texts_never_become_elements(shown):
             elements.append(tag)
 
     Parser().feed(whole(ballot))
+    named = widgets.vote([{"question": "q", "a": "a", EVIL: "b"}] * 6, ("a", EVIL))
+    for _ in range(5):
+        parts(named)[2][0].click()
+    below(named)[2].click()
+    assert "so far: &lt;script" in whole(named)
+    Parser().feed(whole(named))
     parts(ballot)[2][0].click()
     Parser().feed(whole(ballot))  # the questions stand in the table of the end, too
     assert "&lt;script" in below(ballot)[3].value
@@ -104,11 +110,13 @@ def test_a_vote_can_be_taken_back_and_is_recorded(shown):
     first = head.value
     undo.click()  # nothing yet
     assert undo.disabled
+    assert "taken back" not in below(ballot)[0].value
     buttons[0].click()
     assert not undo.disabled
     undo.click()
     assert head.value == first
     assert (ballot.state["votes"], len(ballot.state["undone"])) == ([], 1)
+    assert "0 votes cast, 1 taken back" in below(ballot)[0].value
     for _ in range(2):
         buttons[1].click()
     undo.click()  # the last one, after the end

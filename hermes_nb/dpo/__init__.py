@@ -47,6 +47,7 @@ def _fit(recipe: Recipe, watch, model, rows, held_out, work: Path, adapter: Path
     recorder = training.Recorder(work, "DPO", watch)
     config = DPOConfig(
         **training.arguments(recipe.dpo, machine(), len(rows), work / "checkpoints", recipe.seed),
+        **training.tracking(recipe, "dpo", work),
         beta=recipe.dpo.beta,
         loss_type=list(recipe.dpo.loss),
         label_smoothing=recipe.dpo.label_smoothing,

@@ -4,6 +4,7 @@ LoRA: https://arxiv.org/abs/2106.09685. Lesson: 02_qlora_sft.
 """
 
 import json
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hermes_nb.errors import FileProblem, RecipeProblem
 from hermes_nb.models.builtin import BUILTIN, GGUF_SHA256, NAME
 
 WEIGHTS = "adapter_model.safetensors"
+ACTING = threading.RLock()  # an adapter acts for the whole model
 
 
 def add_lora(model, lora):
@@ -84,17 +86,21 @@ def load_adapters(model, folders: dict):
 
 @contextmanager
 def active(model, name: str):
-    """Let adapter `name` of `load_adapters` act; `base` means none. PEFT raises ValueError for an unknown name."""
+    """Let adapter `name` of `load_adapters` act; `base` means none. PEFT raises ValueError for an unknown name.
+
+    One thread at a time: a chat that answers while a cell runs must not be given that cell's adapter.
+    """
     from peft import PeftModel
 
-    if name == "base" and not isinstance(model, PeftModel):
-        yield model
-    elif name == "base":
-        with model.disable_adapter():
+    with ACTING:
+        if name == "base" and not isinstance(model, PeftModel):
             yield model
-    else:
-        model.set_adapter(name)
-        yield model
+        elif name == "base":
+            with model.disable_adapter():
+                yield model
+        else:
+            model.set_adapter(name)
+            yield model
 
 
 def _fp32(model):

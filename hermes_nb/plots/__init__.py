@@ -56,8 +56,8 @@ from hermes_nb.plots.training import margins
 
 __all__ = [
     "answers", "behaviour", "betas", "bits_by_block", "Board", "by_kind", "calibration", "candidates", "characters",
-    "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat", "heat_pair",
-    "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
+    "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
+    "heat_pair", "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
     "loss_and_gradient", "loss_at", "loss_curves", "loss_facts", "loss_runs", "loss_slope", "lost_stops", "MARGIN",
     "margin_over_steps", "margin_steps", "margins", "margins_at", "memory_ledger", "memory_line", "mixture",
     "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers", "reasons", "REJECTED", "road",

@@ -3,6 +3,8 @@
 Colours are those of Okabe and Ito (2008), told apart by colour-blind eyes; lines differ in style as well.
 """
 
+from unicodedata import category
+
 from matplotlib.figure import Figure
 
 CHOSEN, REJECTED, MARGIN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
@@ -31,3 +33,8 @@ def figure(columns: int = 1, height: float = 3.0):
 def legend(ax, **kwargs):
     """A legend without a frame, in grey."""
     return ax.legend(**{"frameon": False, "fontsize": 9, "labelcolor": NEUTRAL} | kwargs)
+
+
+def plain(text) -> str:
+    """Text of data as a figure can draw it: a box for each lone surrogate, which matplotlib refuses, and control code."""
+    return "".join("\ufffd" if category(c)[0] == "C" and c not in "\n\t" else c for c in str(text))

@@ -4,7 +4,7 @@ import textwrap
 
 from matplotlib.figure import Figure
 
-from hermes_nb.plots.base import CHOSEN, GREY, MARGIN, NEUTRAL, REJECTED, WIDTH, figure, legend
+from hermes_nb.plots.base import CHOSEN, GREY, MARGIN, NEUTRAL, REJECTED, WIDTH, figure, legend, plain
 
 STYLES = (
     ("card", "card (house style)", CHOSEN),
@@ -49,11 +49,11 @@ def sizes(parameters: dict, megabytes: dict) -> Figure:
 
 def answers(columns: dict, question: str, width: int = 34) -> Figure:
     """One question, the answers of several models side by side; `columns` is model name to text."""
-    wrapped = {name: _wrap(text, width) for name, text in columns.items()}
+    wrapped = {plain(name): _wrap(plain(text), width) for name, text in columns.items()}
     rows = max(len(lines) for lines in wrapped.values())
     fig = Figure(figsize=(WIDTH, 0.7 + 0.155 * rows), layout="constrained", dpi=96)
     fig.patch.set_alpha(0.0)
-    fig.suptitle(question, fontsize=10, color=NEUTRAL, parse_math=False)
+    fig.suptitle(plain(question), fontsize=10, color=NEUTRAL, parse_math=False)
     for ax, (name, lines) in zip(fig.subplots(1, len(wrapped), squeeze=False)[0], wrapped.items(), strict=True):
         ax.axis("off")
         ax.set_title(name, fontsize=10, loc="left", color=CHOSEN, fontweight="bold", parse_math=False)

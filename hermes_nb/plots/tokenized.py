@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from hermes_nb.plots.base import CHOSEN, MARGIN, NEUTRAL, REJECTED, WIDTH
+from hermes_nb.plots.base import CHOSEN, MARGIN, NEUTRAL, REJECTED, WIDTH, plain
 
 COLUMNS = 104  # characters a line in a monospaced font
 ROLES = {"prompt": "#B0B0B0", "trained": CHOSEN, "stop": MARGIN, "cut": REJECTED}
@@ -15,7 +15,7 @@ def _lay_out(pieces: list[str]) -> tuple[list[tuple[int, int, str]], int]:
     """(line, column, shown text) of every token; a newline token ends its line. Returns them and the line count."""
     out, line, column = [], 0, 0
     for piece in pieces:
-        shown = piece.replace("\n", "\u21b5").replace("\t", " ") or " "
+        shown = plain(piece).replace("\n", "\u21b5").replace("\t", " ") or " "
         if column and column + len(shown) > COLUMNS:
             line, column = line + 1, 0
         out.append((line, column, shown[:COLUMNS]))
@@ -37,7 +37,7 @@ def _boxes(pieces: list[str], colours: list, title: str, foot: float = 0.0) -> t
     ax = fig.subplots()
     ax.axis("off")
     ax.set(xlim=(0, COLUMNS), ylim=(lines, 0))
-    ax.set_title(title, fontsize=10, loc="left", color=NEUTRAL, parse_math=False)
+    ax.set_title(plain(title), fontsize=10, loc="left", color=NEUTRAL, parse_math=False)
     for (line, column, shown), colour in zip(places, colours, strict=True):
         box = Rectangle((column + 0.05, line + 0.06), len(shown) - 0.1, 0.88, facecolor=pale(colour), edgecolor="none")
         ax.add_patch(box)

@@ -1,6 +1,7 @@
 """The frame of a training stage: found again where it is finished, else made in its work folder and saved."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from transformers import set_seed
@@ -12,6 +13,7 @@ from hermes_nb.training.arguments import digest, split, start_of
 from hermes_nb.training.engine import Engine
 from hermes_nb.training.fitting import Fitted, stopped
 from hermes_nb.training.recorder import Watch, replay
+from hermes_nb.training.tracking import tracked
 
 
 def staged(
@@ -32,7 +34,7 @@ def staged(
         return replay(done, watch)
     with runs.stage(out, name, key, recipe=recipe.name, scale=recipe.scale, seed=recipe.seed, parent=parent) as work:
         set_up = engine(recipe.sft if name == "sft" else recipe.dpo, work)
-        fitted = fit(train_rows, held_out, work, adapter, set_up)
+        fitted = tracked(recipe, work, partial(fit, train_rows, held_out, work, adapter, set_up))
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
         fitted.trainer.processing_class.save_pretrained(work / "adapter")
         told = {"metrics": fitted.metrics, "engine": set_up.told, "stopped": stopped(fitted.trainer)}

@@ -1,6 +1,6 @@
 """Thin bindings between a running notebook and the pure functions of `plots` and `views`. Lessons: all."""
 
-from hermes_nb.widgets.chat import chat, speaker
+from hermes_nb.widgets.chat import chat
 from hermes_nb.widgets.exploring import explore
 from hermes_nb.widgets.heat import heat_html, token_heat
 from hermes_nb.widgets.live import Live
@@ -21,6 +21,7 @@ from hermes_nb.widgets.showing import (
     small,
     table,
 )
+from hermes_nb.widgets.talks import speaker
 from hermes_nb.widgets.token_view import token_view
 from hermes_nb.widgets.voting import vote
 

@@ -85,12 +85,12 @@ def _result(ballot) -> str:
 def _progress(ballot, seen: bool) -> str:
     """The line below the buttons as HTML: how many votes, and what is left of the blindness; no name but on demand."""
     state = ballot.state
-    said = f"{len(state['votes'])} votes cast, {len(state['undone'])} taken back"
+    said = f"{len(state['votes'])} votes cast" + f", {len(state['undone'])} taken back" * bool(state["undone"])
     if seen:
         said += f"; so far: {_result(ballot)}"
     elif state["seen_after"]:
-        said += f"; you saw the result after {state['seen_after'][0]} votes, and what came later is not blind"
-    return _text(said)
+        said += f"; you saw the result after {min(state['seen_after'])} votes, and what came later is not blind"
+    return f"<div style='{LOOK}'>{_text(said)}</div>"
 
 
 def _reveal(ballot) -> str:
