@@ -36,5 +36,5 @@ def legend(ax, **kwargs):
 
 
 def plain(text) -> str:
-    """Text of data as a figure can draw it: a box for each lone surrogate, which matplotlib refuses, and control code."""
+    """Text of data as a figure can draw it: boxes for control codes and for lone surrogates, which cannot be drawn."""
     return "".join("\ufffd" if category(c)[0] == "C" and c not in "\n\t" else c for c in str(text))

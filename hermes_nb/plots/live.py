@@ -98,9 +98,9 @@ class Board:
         for spare in axes[len(plans) :]:
             self.fig.delaxes(spare)
         bottom, top = 0.68 / height, 1 - 0.32 / height
-        self.fig.subplots_adjust(left=0.075, right=0.985, bottom=bottom, top=top, wspace=0.2, hspace=0.42)
+        self.fig.subplots_adjust(left=0.075, right=0.975, bottom=bottom, top=top, wspace=0.2, hspace=0.42)
         self.panels = [_panel(ax, plan, steps) for ax, plan in zip(axes, plans, strict=False)]
-        self.foot = self.fig.text(0.985, 0.05 / height, "", color=NEUTRAL, fontsize=8, ha="right", va="bottom")
+        self.foot = self.fig.text(0.975, 0.05 / height, "", color=NEUTRAL, fontsize=8, ha="right", va="bottom")
 
     def feed(self, rows: list[dict]) -> None:
         """Take the tidy rows behind those that are known."""
@@ -216,7 +216,7 @@ def _panel(ax, plan: Plan, steps: int) -> Panel:
         style = {"marker": line.marker, "linestyle": "", "markersize": 6, "markerfacecolor": "none", "clip_on": False}
         panel.artists[line.metric, "looks"] = ax.plot([], [], color=line.colour, **style)[0]
     if len(plan.lines) > 1:
-        legend(ax, loc="lower left", fontsize=8)
+        legend(ax, loc="lower right", bbox_to_anchor=(1.0, 0.97), fontsize=8, ncols=2)
     return panel
 
 

@@ -183,7 +183,7 @@ def _controls() -> dict:
     """All controls, still empty; every description is ours, data goes into options alone."""
     import ipywidgets as w
 
-    wide, words = w.Layout(width="100%"), w.Layout(width="auto", min_width="130px")
+    wide, words = w.Layout(width="99%"), w.Layout(width="auto", min_width="130px")
     return {
         "step": w.SelectionSlider(options=[("0", 0), ("0", 0)], description="step"),
         "refresh": w.Button(description="Refresh", tooltip="read the files again", layout=words),

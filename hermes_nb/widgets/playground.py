@@ -82,7 +82,7 @@ def _controls(beta: float) -> dict:
     """Four controls by the argument that they set."""
     import ipywidgets
 
-    look = {"style": {"description_width": "7.5em"}, "layout": ipywidgets.Layout(width="26em")}
+    look = {"style": {"description_width": "9.5em"}, "layout": ipywidgets.Layout(width="28em")}
     ends = {"min": min(-2.0, math.log10(beta)), "max": max(0.0, math.log10(beta))}
     options = [(NAMES[kind], kind) for kind in losses.LOSSES]
     slider, reach = ipywidgets.FloatSlider, losses.REACH
