@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hermes_nb import history
-from hermes_nb.errors import FileProblem
+from hermes_nb.errors import DataProblem, FileProblem
 
 
 def test_names_are_the_courses_own():
@@ -41,3 +41,99 @@ def test_a_missing_or_damaged_history_is_said(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"step": 1,')
     with pytest.raises(FileProblem, match="damaged"):
         history.load(tmp_path)
+
+
+STATE = {
+    "global_step": 2,
+    "log_history": [
+        {"step": 1, "epoch": 0.5, "loss": 0.69, "learning_rate": 1e-4, "rewards/margins": 0.0},
+        {"step": 2, "epoch": 1.0, "loss": 0.5, "rewards/margins": 0.4},
+        {"step": 2, "epoch": 1.0, "eval_loss": 0.6, "eval_rewards/accuracies": 0.75, "eval_runtime": 9.0},
+    ],
+}
+
+
+def stored(folder, steps=(2,)):
+    """A folder of checkpoints as transformers leaves them."""
+    for step in steps:
+        checkpoint = folder / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "trainer_state.json").write_text(json.dumps(STATE | {"global_step": step}))
+    return folder
+
+
+def test_a_trainer_state_of_any_trl_run_is_read(tmp_path):
+    """A run made elsewhere, with TRL alone, can be seen here too: the file, its checkpoint, or the folder above."""
+    folder = stored(tmp_path / "run", (2, 10))
+    tables = [history.load(folder / "checkpoint-10" / "trainer_state.json"), history.load(folder / "checkpoint-10")]
+    tables.append(history.load(folder))
+    for table in tables:
+        assert set(table.run) == {"checkpoint-10"}, "10 comes after 2"
+        assert history.series(table, "margin").to_dict() == {1: 0.0, 2: 0.4}
+        assert history.series(table, "accuracy", "held_out").to_dict() == {2: 0.75}
+        assert "runtime" not in set(table.metric)
+    with pytest.raises(FileProblem, match="did not look"):
+        history.looks(folder)
+
+
+def looked(file, steps=(0, 5), beta=0.1, more=()):
+    """A history with one metric and two pairs: chosen gains 1 nat a step, rejected of pair 1 loses 2."""
+    turns = [{"role": "user", "content": "q"}]
+    lines = [{"beta": beta, "loss": ["sigmoid"]}]
+    lines += [{"pair": p, "prompt": turns, "chosen": turns, "rejected": turns, "kind": None, "source": "here", "row": p,
+               "pieces": [["a", "b"], ["c"]]} for p in (0, 1)]  # fmt: skip
+    for step in steps:
+        lines += [{"step": step, "pair": p, "logps": [-10.0 + step, -20.0 - 2 * step * p],
+                   "tokens": [[-4.0, -6.0 + step], [-20.0 - 2 * step * p]]} for p in (0, 1)]  # fmt: skip
+        lines.append({"step": step, "split": "looks", "metric": "margin", "value": 0.0})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *more]))
+    return file
+
+
+def test_rewards_are_counted_from_step_0(tmp_path):
+    """Step 5, pair 1, beta 0.1: chosen 0.1 * 5, rejected 0.1 * -10, margin 0.5 + 1.0."""
+    looks = history.looks(looked(tmp_path / "history.jsonl"))
+    assert (looks.steps, looks.beta, len(looks.pairs)) == ([0, 5], 0.1, 2)
+    assert looks.margins(0) == [0.0, 0.0]
+    assert looks.margins(5) == pytest.approx([0.5, 1.5])
+    row = looks.table[(looks.table.step == 5) & (looks.table.pair == 1)].iloc[0]
+    assert (row.reward_chosen, row.reward_rejected) == pytest.approx((0.5, -1.0))
+    assert looks.earned(1) == (pytest.approx([0.0, 0.5]), pytest.approx([-1.0]))
+    assert list(history.load(tmp_path / "history.jsonl").metric) == ["margin", "margin"]
+
+
+def test_tokens_that_were_not_kept_are_said(tmp_path):
+    """Zeros in a heat map would say that nothing has moved."""
+    looks = history.looks(looked(tmp_path / "history.jsonl"))
+    with pytest.raises(DataProblem, match=r"step 3.*there are steps \[0, 5\]"):
+        looks.earned(1, 3)
+    with pytest.raises(DataProblem, match="no tokens were kept"):
+        looks.earned(7)
+
+
+def test_a_run_that_is_being_written_is_read_up_to_its_last_whole_line(tmp_path):
+    """A line that is half on disk must not end the look at a running run; in a finished one it is damage."""
+    file = looked(tmp_path / ".dpo.work" / "history.jsonl")
+    with open(file, "a") as out:
+        out.write('{"step": 6, "split"')
+    assert history.looks(tmp_path / "dpo").steps == [0, 5]
+    assert len(history.load(tmp_path / "dpo")) == 2
+    finished = looked(tmp_path / "dpo" / "history.jsonl")
+    with open(finished, "a") as out:
+        out.write('{"step": 6, "split"')
+    with pytest.raises(FileProblem, match="damaged"):
+        history.looks(tmp_path / "dpo")
+
+
+def test_a_run_that_did_not_look_says_how_to(tmp_path):
+    """An empty picture explains nothing."""
+    (tmp_path / "history.jsonl").write_text('{"step": 1, "split": "train", "metric": "loss", "value": 1.0}\n')
+    with pytest.raises(FileProblem, match=r"dpo\.looks"):
+        history.looks(tmp_path)
+
+
+def test_a_shipped_history_has_a_name_of_its_own(tmp_path):
+    """Three runs called history.jsonl could not be told apart in a legend."""
+    assert history.looks(looked(tmp_path / "history_beta_01.jsonl")).run == "beta_01"
+    assert set(history.load(looked(tmp_path / "runs" / "dpo" / "history.jsonl")).run) == {"dpo"}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hermes_nb import lessons, models, recipes, runs
+from hermes_nb import history, lessons, models, recipes, runs
 from hermes_nb.errors import FileProblem
 from hermes_nb.runtime import samples_dir
 
@@ -181,3 +181,38 @@ def test_the_engine_is_switched_off_in_dpo_alone():
     padded = lessons.padded(recipe)
     assert (recipe.dpo.packed, padded.dpo.packed) == (True, False)
     assert padded.sft == recipe.sft
+
+
+LOGGED = sorted(p.stem.removeprefix("history_") for p in samples_dir().glob("history_*.jsonl"))
+
+
+@pytest.mark.parametrize("name", LOGGED)
+def test_a_logged_run_is_whole_and_says_how_it_was_made(name):
+    """A shipped file that a widget cannot read, or that nobody can place, is worse than none."""
+    file = lessons.logged(name)
+    first = json.loads(file.read_text(encoding="utf-8").splitlines()[0])
+    assert {"title", "chip", "dtype", "versions"} <= set(first)
+    table = history.load(file)
+    assert set(table.run) == {name}
+    assert history.series(table, "loss").index.tolist() == list(range(1, int(table.step.max()) + 1))
+    assert file.stat().st_size < 400_000
+    assert "/" not in json.dumps(first), "a path, or another thing of that machine"
+    if name == "sft":
+        return
+    looks = history.looks(file)
+    assert len(looks.steps) == 5
+    assert looks.margins(0) == [0.0] * len(looks.pairs)
+    last = looks.table[looks.table.step == looks.steps[-1]].set_index("pair")
+    for pair in range(len(looks.pairs)):
+        chosen, rejected = looks.earned(pair)
+        assert sum(chosen) == pytest.approx(last.reward_chosen[pair], abs=0.01)
+        assert sum(rejected) == pytest.approx(last.reward_rejected[pair], abs=0.01)
+
+
+def test_logged_runs_differ_in_what_they_say():
+    """Beta 0.01, 0.1 and 0.5 on the same pairs; another name says which there are."""
+    runs = [history.looks(lessons.logged(f"dpo_beta_{b}")) for b in ("001", "01", "05")]
+    assert [run.beta for run in runs] == [0.01, 0.1, 0.5]
+    assert len({json.dumps([pair["chosen"] for pair in run.pairs]) for run in runs}) == 1
+    with pytest.raises(FileProblem, match="dpo_beta_01"):
+        lessons.logged("dpo_beta_02")
