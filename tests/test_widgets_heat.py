@@ -213,5 +213,19 @@ def test_tokens_of_data_never_act(tmp_path, shown, monkeypatch, name):
     assert found.attributes <= {"style", "title"}
     assert all(re.fullmatch(r"[+-]\d+\.\d{3}", title) for title, _, _ in found.tokens)
     assert len(found.tokens) == 6
-    assert {control.description for control in panel.controls.values()} == {"pair", "step", "full colour"}
+    assert {c.description for c in panel.controls.values()} == {"pair", "previous", "next", "step", "full colour"}
     assert all(text.isprintable() and len(text) <= 70 for text, _ in panel.controls["pair"].options)
+
+
+def test_the_next_pair_can_be_reached_by_a_button(shown, tmp_path):
+    """JupyterLab takes the arrow keys of a focused list for itself; at an end of the list a button stays there."""
+    panel = widgets.token_heat(write(tmp_path), 0)
+    first = panel.outputs["view"].value
+    panel.controls["next"].click()
+    assert panel.controls["pair"].value == 1
+    assert panel.outputs["view"].value != first
+    panel.controls["next"].click()
+    assert panel.controls["pair"].value == 1
+    for _ in range(2):
+        panel.controls["previous"].click()
+    assert panel.outputs["view"].value == first

@@ -101,6 +101,19 @@ def test_a_picture_comes_at_most_twice_a_second_and_costs_two_percent(watched, c
         assert len(drawn) >= 0.8 * (clock.now - begun) / most - 1
 
 
+def test_the_line_of_text_goes_on_where_a_picture_may_not(watched, clock):
+    """A picture that costs much comes seldom; that the run is alive must be seen all the same, twice a second."""
+    dashboard, seen = widgets.Live(), []
+    for step in range(1, 400):
+        dashboard(rows(1), step, 10_000)
+        dashboard.seconds = 1e9  # no time left for pictures
+        seen.append(dashboard.panel.outputs["text"].value)
+        clock.now += 0.01
+    assert dashboard.count == 1
+    assert len(set(seen)) == 8
+    assert seen[0].startswith("step 1 of 10000")
+
+
 def test_the_last_picture_holds_every_step(watched):
     """A curve that ends before the run does hides its end."""
     dashboard = widgets.Live()

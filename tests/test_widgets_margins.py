@@ -267,6 +267,6 @@ def test_only_core_widgets_are_used_and_each_control_has_a_name(panel):
         found.add(type(part).__name__)
         todo += part.children if isinstance(part, ipywidgets.Box) else []
     assert found == {
-        "VBox", "HBox", "HTML", "Button", "Dropdown", "Select", "SelectionSlider", "IntRangeSlider", "Text", "Image",
+        "VBox", "HBox", "HTML", "Button", "ToggleButtons", "Select", "SelectionSlider", "IntRangeSlider", "Text", "Image",
     }  # fmt: skip
     assert all(control.description for control in panel.controls.values())

@@ -65,3 +65,11 @@ def test_tables_and_ballots_show_text_as_views_do():
     assert html.count(views.text(EVIL)) == 2
     html.encode("utf-8")
     assert "\x1b" not in html
+
+
+def test_few_options_are_buttons_and_many_a_list():
+    """JupyterLab takes the arrow keys of a focused list for itself: without buttons a choice needs a mouse."""
+    few, many = widgets.choice("order", [("one", 1), ("two", 2)]), widgets.choice("kind", list("abcdefg"))
+    assert (type(few).__name__, type(many).__name__) == ("ToggleButtons", "Dropdown")
+    assert (few.value, few.description, many.value) == (1, "order", "a")
+    assert type(widgets.choice("kind", ["all"], 9)).__name__ == "Dropdown"

@@ -10,6 +10,7 @@ from hermes_nb.widgets.playground import loss_playground
 from hermes_nb.widgets.showing import (
     Panel,
     bundle,
+    choice,
     label,
     png,
     show,
@@ -26,7 +27,7 @@ from hermes_nb.widgets.token_view import token_view
 from hermes_nb.widgets.voting import vote
 
 __all__ = [
-    "Live", "Panel", "bundle", "chat", "explore", "heat_html", "label", "loss_playground", "margin_explorer",
+    "Live", "Panel", "bundle", "choice", "chat", "explore", "heat_html", "label", "loss_playground", "margin_explorer",
     "pair_browser", "png", "show", "show_audit", "show_box", "show_pair", "show_prompts", "show_tokens", "small",
     "speaker", "table", "token_heat", "token_view", "vote",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from hermes_nb.widgets.showing import Panel, label, png, show_box
 UP, DOWN, STRONGEST = "#7549b1", "#e08214", 0xB0  # purple, orange, and how opaque the largest value is
 PLAIN = {c: s for c, s in views.PLAIN.items() if c != ord("\n")}
 CELL = "text-align:left;padding:0 1em 0.5em 0;vertical-align:top;overflow-wrap:anywhere;white-space:pre-wrap"
+WAY = {"previous": -1, "next": 1}
 NAMED = 3  # tokens a side whose figures are written out, up and down
 
 
@@ -38,12 +39,22 @@ def token_heat(looks: str | Path | history.Looks, pair: int | None = None) -> Pa
     for control in (picker, step, scale):
         control.observe(redraw, "value")
     redraw()
-    box = ipywidgets.VBox([picker, ipywidgets.HBox([step, scale]), view])
+    way = {name: ipywidgets.Button(description=name, tooltip=f"the {name} pair of the list") for name in WAY}
+    for name, button in way.items():
+        button.on_click(lambda _, by=WAY[name]: _go(picker, by))
+    wrap = ipywidgets.Layout(flex_flow="row wrap")
+    rows = [ipywidgets.HBox(row, layout=wrap) for row in ([picker, *way.values()], [step, scale])]
+    box = ipywidgets.VBox([*rows, view])
     pieces, values, stops = _sides(found, picker.value, step.value)
     plain = [[piece.translate(PLAIN) for piece in side] for side in pieces]
     picture = png(plots.heat_pair(plain, values, stops, f"pair {picker.value}, step {step.value}"))
     show_box(box, f"what each token of {len(kept)} held-out pairs earned, at steps {steps}", picture)
-    return Panel(box, {"pair": picker, "step": step, "scale": scale}, {"view": view})
+    return Panel(box, {"pair": picker, **way, "step": step, "scale": scale}, {"view": view})
+
+
+def _go(picker, by: int) -> None:
+    """The pair `by` places down the list: JupyterLab takes the arrow keys of a focused list for itself."""
+    picker.index = max(0, min(len(picker.options) - 1, picker.index + by))
 
 
 def _kept(found: history.Looks, pair: int | None) -> tuple[list[int], list[int]]:

@@ -9,6 +9,7 @@ from hermes_nb.widgets.showing import Panel, png, show_box
 
 SHARE = 0.02  # of the training time that drawing may take
 RECENT = 10  # steps that the speed is taken from
+METRICS = 64  # rows that a step has at most; a long run's first ones need not be read twice a second
 STOPPING = "stopping after this step: a checkpoint and an adapter will be left, and the same cell goes on from there"
 
 
@@ -23,7 +24,7 @@ class Live:
 
     def __init__(self, every: float = 0.5):
         self.every, self.seconds, self.count = every, 0.0, 0
-        self.begun = self.drawn_at = None
+        self.begun = self.drawn_at = self.told_at = None
         self.board = self.bar = self.panel = self.handle = None
         self.stopped = False
 
@@ -35,8 +36,10 @@ class Live:
         last = step >= steps or self.stopped
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
-        elif self._due() and not last:
-            self._redraw(rows, step, steps)
+        elif not last:
+            self._tell(rows, step, steps)
+            if self._due():
+                self._redraw(rows)
         if last:
             self._end(rows, step, steps)
         return self.stopped
@@ -77,11 +80,17 @@ class Live:
         next_one = self.seconds / self.count  # what a picture has cost on the average
         return now - self.drawn_at >= self.every and self.seconds + next_one <= SHARE * (now - self.begun)
 
-    def _redraw(self, rows: list[dict], step: int, steps: int) -> None:
+    def _tell(self, rows: list[dict], step: int, steps: int) -> None:
+        """The line of text, which costs next to nothing, at most twice a second."""
+        now = time.perf_counter()
+        if self.told_at is None or now - self.told_at >= self.every:
+            self.panel.outputs["text"].value = status(rows, step, steps)
+            self.told_at = now
+
+    def _redraw(self, rows: list[dict]) -> None:
         begun = time.perf_counter()
         self.board.feed(rows)
         self.panel.outputs["picture"].value = self.board.picture()
-        self.panel.outputs["text"].value = status(rows, step, steps)
         self._spent(begun)
 
     def _spent(self, begun: float) -> None:
@@ -108,7 +117,7 @@ class Live:
 def status(rows: list[dict], step: int, steps: int) -> str:
     """One line on a run: step, tokens a second, peak memory, time left; from the tidy rows of its history."""
     found = {}
-    for row in rows:
+    for row in rows[-RECENT * METRICS :]:
         if row["split"] == "train" and row["metric"] in ("seconds", "tokens", "peak_gb"):
             found.setdefault(row["metric"], []).append((row["step"], row["value"]))
     parts = [f"step {step} of {steps}"]

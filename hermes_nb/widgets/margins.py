@@ -3,7 +3,7 @@
 from hermes_nb import history, views
 from hermes_nb.errors import DataProblem, RequestError
 from hermes_nb.plots import explorer, picking
-from hermes_nb.widgets.showing import Panel, label, png, show_box, table
+from hermes_nb.widgets.showing import Panel, choice, label, png, show_box, table
 
 PROBLEMS = RequestError, OSError, ValueError, KeyError, TypeError, IndexError  # what a file that changes can bring
 NONE_LEFT = "No pair fits the filters; clear the search or widen the kind, the source or the length."
@@ -31,7 +31,8 @@ class _Explorer:
     def __init__(self, sources: dict, names: dict):
         self.sources, self.names, self.busy, self.told = sources, names, False, None
         self.runs = self._read()
-        self.controls, self.outputs = _controls(), _outputs()
+        counts = [1 + len({pair.get(name) or "" for pair in self.first.pairs}) for name in ("kind", "source")]
+        self.controls, self.outputs = _controls(*counts), _outputs()
         self.box = _box(self.controls, self.outputs)
         self._choices()
         self.update(first=True)
@@ -179,19 +180,19 @@ def _line(row: dict, margin: float) -> str:
     return f"{margin:+.3f}  pair {row['pair']}: {label(row['prompt'][-1]['content'], 60)}"
 
 
-def _controls() -> dict:
-    """All controls, still empty; every description is ours, data goes into options alone."""
+def _controls(kinds: int, sources: int) -> dict:
+    """All controls, still empty, for so many kinds and sources; every description is ours, data stands in options."""
     import ipywidgets as w
 
     wide, words = w.Layout(width="99%"), w.Layout(width="auto", min_width="130px")
     return {
         "step": w.SelectionSlider(options=[("0", 0), ("0", 0)], description="step"),
         "refresh": w.Button(description="Refresh", tooltip="read the files again", layout=words),
-        "kind": w.Dropdown(options=[("all kinds", "")], description="kind"),
-        "source": w.Dropdown(options=[("all sources", "")], description="source"),
+        "kind": choice("kind", [("all kinds", "")], kinds),
+        "source": choice("source", [("all sources", "")], sources),
         "length": w.IntRangeSlider(min=0, max=1, description="tokens", continuous_update=False),
         "search": w.Text(description="search", placeholder="a text, then Enter", continuous_update=False),
-        "order": w.Dropdown(options=list(picking.ORDERS), description="order"),
+        "order": choice("order", list(picking.ORDERS)),
         "previous": w.Button(description="Previous", tooltip="the pair above in the list", layout=words),
         "next": w.Button(description="Next", tooltip="the pair below in the list", layout=words),
         "pair": w.Select(options=[], description="pair", rows=6, layout=wide),

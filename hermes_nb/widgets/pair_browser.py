@@ -8,7 +8,7 @@ import numpy as np
 
 from hermes_nb import views
 from hermes_nb.errors import DataProblem
-from hermes_nb.widgets.showing import Panel, label, show_box
+from hermes_nb.widgets.showing import Panel, choice, label, show_box
 
 BATCH = 1000  # texts tokenized at once, so that a large set does not fill the memory
 MOST = 200  # options of a list; rarer sources are reached by text search or by paging
@@ -195,9 +195,9 @@ def _filters(table: Table) -> dict:
     out = {"search": ipywidgets.Text(description="search", placeholder="text in the pair", style=STYLE)}
     for name, values in (("source", table.source), ("kind", table.kind)):
         if values is not None and len(set(values)) > 1:
-            out[name] = ipywidgets.Dropdown(options=_options(values), description=name, style=STYLE)
+            out[name] = choice(name, _options(values), style=STYLE)
     options = list(LONGER.items())
-    out["longer"] = ipywidgets.Dropdown(options=options, description="longer", style=STYLE)
+    out["longer"] = choice("longer", options, style=STYLE)
     out["length"] = ipywidgets.IntRangeSlider(
         value=(0, longest),
         min=0,

@@ -6,7 +6,7 @@ from hermes_nb.errors import DataProblem
 from hermes_nb.history import Looks
 from hermes_nb.plots import losses
 from hermes_nb.views import text
-from hermes_nb.widgets.showing import Panel, png, show_box
+from hermes_nb.widgets.showing import Panel, choice, png, show_box
 
 NAMES = {
     "sigmoid": "sigmoid (DPO)",
@@ -87,7 +87,7 @@ def _controls(beta: float) -> dict:
     options = [(NAMES[kind], kind) for kind in losses.LOSSES]
     slider, reach = ipywidgets.FloatSlider, losses.REACH
     return {
-        "kind": ipywidgets.Dropdown(options=options, description="loss", **look),
+        "kind": choice("loss", options, style={"description_width": "9.5em"}),
         "beta": ipywidgets.FloatLogSlider(
             value=beta, **ends, step=0.05, description="beta", readout_format=".3g", **look
         ),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from hermes_nb import views
 
+FEW = 6  # options that are buttons in a row
+
 
 def png(fig) -> bytes:
     """A figure as PNG bytes, small enough to keep in a committed notebook."""
@@ -48,6 +50,20 @@ def table(rows: list[dict]) -> object:
 def _text(value) -> str:
     """Text safe to show: `views.text`."""
     return views.text(value)
+
+
+def choice(description: str, options: list, count: int | None = None, **look):
+    """A choice that can be made by keys: a row of buttons (Tab, space), or a list where options are more than six.
+
+    JupyterLab takes the arrow keys of a focused list for itself, and letters for commands. `count` says how many there
+    will be, where `options` are not known yet; they hold text of data through `label` alone.
+    """
+    import ipywidgets
+
+    if (len(options) if count is None else count) > FEW:
+        return ipywidgets.Dropdown(options=options, description=description, **look)
+    style = {"button_width": "auto"} | look.get("style", {})
+    return ipywidgets.ToggleButtons(options=options, description=description, style=style)
 
 
 def label(value, width: int = 70) -> str:
