@@ -127,3 +127,13 @@ def cpu_fp32(monkeypatch):
     facts = runtime._hardware()
     monkeypatch.setattr(runtime, "_hardware", lambda: (*facts[:-1], False))
     assert runtime.machine().dtype in ("float32", "float16")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The bundles that reach the notebook, in place of `IPython.display.display`."""
+    import IPython.display
+
+    seen = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw=False: seen.append(data))
+    return seen

@@ -26,7 +26,8 @@ def test_raw_rows_become_a_merged_model(whole, tmp_path):
     said = []
     meta = pipeline.run(whole, tmp_path, say=said.append)
     assert [line.split("] ")[1] for line in said if line.startswith("[")] == list(pipeline.STAGES)
-    for path in ("sft/adapter", "dpo/adapter", "merged", "run.json", "recipe.yaml", "reports/evaluate.json"):
+    for path in ("sft/adapter", "dpo/adapter", "merged", "run.json", "recipe.yaml", "reports/evaluate.json",
+                 "reports/sft.png", "reports/dpo.png"):  # fmt: skip
         assert (tmp_path / path).exists(), path
     assert list(meta["stages"]) == ["format", "sft", "dpo", "merge", "evaluate"]
     counts = meta["stages"]["format"]["metrics"]

@@ -17,15 +17,6 @@ chat_box = importlib.import_module("hermes_nb.widgets.chat")  # the package show
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    import IPython.display
-
-    seen = []
-    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw=False: seen.append(bundle))
-    return seen
-
-
-@pytest.fixture
 def tokenizer(plain_tokenizer):
     return templates.fit(copy.deepcopy(plain_tokenizer), "chatml")
 

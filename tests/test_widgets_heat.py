@@ -67,15 +67,6 @@ def write(folder, pairs=PAIRS, tokens=TOKENS):
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    import IPython.display
-
-    seen = []
-    monkeypatch.setattr(IPython.display, "display", lambda data, raw=False: seen.append(data))
-    return seen
-
-
-@pytest.fixture
 def panel(tmp_path, shown):
     return widgets.token_heat(write(tmp_path), 0)
 

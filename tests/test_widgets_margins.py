@@ -36,15 +36,6 @@ def write(folder, name="one", beta=0.1, steps=(0, 2, 4), pairs=PAIRS):
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    import IPython.display
-
-    seen = []
-    monkeypatch.setattr(IPython.display, "display", lambda data, raw=False: seen.append(data))
-    return seen
-
-
-@pytest.fixture
 def panel(tmp_path, shown):
     return widgets.margin_explorer(write(tmp_path), {"a": "kind a"})
 
@@ -267,6 +258,7 @@ def test_only_core_widgets_are_used_and_each_control_has_a_name(panel):
         found.add(type(part).__name__)
         todo += part.children if isinstance(part, ipywidgets.Box) else []
     assert found == {
-        "VBox", "HBox", "HTML", "Button", "ToggleButtons", "Select", "SelectionSlider", "IntRangeSlider", "Text", "Image",
+        "VBox", "HBox", "HTML", "Button", "ToggleButtons", "Select", "SelectionSlider", "IntRangeSlider", "Text",
+        "Image",
     }  # fmt: skip
     assert all(control.description for control in panel.controls.values())

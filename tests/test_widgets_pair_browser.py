@@ -11,15 +11,6 @@ from hermes_nb.errors import DataProblem
 from hermes_nb.widgets.pair_browser import BATCH, MOST, columns, matching
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    import IPython.display
-
-    seen = []
-    monkeypatch.setattr(IPython.display, "display", lambda data, raw=False: seen.append(data))
-    return seen
-
-
 def pair(prompt, chosen, rejected, **more):
     sides = {"prompt": ("user", prompt), "chosen": ("assistant", chosen), "rejected": ("assistant", rejected)}
     return {part: [{"role": role, "content": words}] for part, (role, words) in sides.items()} | more

@@ -13,15 +13,6 @@ SHORT = ["prompt"] * 4 + ["trained", "stop"]
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    import IPython.display
-
-    seen = []
-    monkeypatch.setattr(IPython.display, "display", lambda data, raw=False: seen.append(data))
-    return seen
-
-
-@pytest.fixture
 def tokenizer(plain_tokenizer):
     return templates.fit(copy.deepcopy(plain_tokenizer), "chatml")
 

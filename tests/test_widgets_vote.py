@@ -9,15 +9,6 @@ from hermes_nb import widgets
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> $x$ & more"
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    import IPython.display
-
-    seen = []
-    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw=False: seen.append(bundle))
-    return seen
-
-
 def pairs(count=3):
     return [{"question": f"Why {i}?", "sft": f"padded {i}", "dpo": f"card {i}", "rule": "dpo"} for i in range(count)]
 
