@@ -46,7 +46,7 @@ def trained(name: str, recipe_name: str, changes: dict, file: str | None):
 
 def ship(name: str, title: str, run) -> None:
     """Write a run's history to `history_NAME.jsonl`, with its title, machine and versions in the first line."""
-    lines = (run.path / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run.path / "history.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     here = runtime.machine()
     about = {"title": title, "chip": here.chip, "dtype": here.dtype, "versions": runs.versions()}
     first = json.loads(lines[0]) if "beta" in json.loads(lines[0]) else None

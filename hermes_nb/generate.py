@@ -65,8 +65,8 @@ def stream(
         raise DataProblem(f"temperature {temperature} is below 0; 0 is greedy, 1 is what the model learned.")
     how = SAMPLED | {"temperature": float(temperature)} if temperature else GREEDY
     ids = templates.prompt_ids(tokenizer, messages)
-    torch.manual_seed(seed)
-    with reading(model):
+    with reading(model), torch.random.fork_rng():  # whoever draws numbers meanwhile must not notice
+        torch.manual_seed(seed)
         watched = how | _watched(tokenizer, say, stop)
         (new,) = _generate(model, tokenizer, [ids], max_new_tokens, watched)
     give_back()

@@ -72,7 +72,7 @@ def series(table, metric: str, split: str = "train"):
 
 def _file(run: str | Path) -> Path:
     """The file that holds a run's history: the newest checkpoint's where there are only such."""
-    path = Path(run)
+    path = Path(run).absolute()
     working = path.with_name(f".{path.name}.work") / HISTORY  # of a stage that is training now
     for file in (path, path / HISTORY, working, path / STATE):
         if file.is_file():
@@ -85,7 +85,9 @@ def _file(run: str | Path) -> Path:
 
 def _name(file: Path) -> str:
     """What a run is called: its folder, or its file where that has a name of its own."""
-    return file.parent.name if file.name in (HISTORY, STATE) else file.stem.removeprefix("history_")
+    if file.name not in (HISTORY, STATE):
+        return file.stem.removeprefix("history_")
+    return file.parent.name.removeprefix(".").removesuffix(".work")  # the same while it trains
 
 
 def _json(text: str, file: Path):
@@ -97,9 +99,9 @@ def _json(text: str, file: Path):
 
 def _lines(file: Path) -> list[dict]:
     """The lines of a history; the last one may be cut while a run writes it."""
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n") and file.parent.name.endswith(".work"):
-        lines.pop()
+    *lines, last = file.read_text(encoding="utf-8", errors="replace").split("\n")  # other line breaks may be in a text
+    if not file.parent.name.endswith(".work"):
+        lines.append(last)
     return [_json(line, file) for line in lines if line.strip()]
 
 
@@ -107,9 +109,10 @@ def _lines(file: Path) -> list[dict]:
 class Looks:
     """Held-out pairs as a run saw them at several steps: texts, log-probabilities, rewards.
 
-    `pairs`: one dict a pair: `prompt`, `chosen`, `rejected` (lists of turns), `kind`, `source`, `row`, and `pieces`,
-    the texts of the tokens of chosen and of rejected. `table`: DataFrame[run, step, pair, logp_chosen, logp_rejected,
-    reward_chosen, reward_rejected, margin], one row a pair and step, rewards in nats times beta, counted from step 0.
+    `pairs`: one dict a pair: `prompt`, `chosen`, `rejected` (lists of turns), `kind`, `source`, `row`, `pieces`, the
+    texts of the tokens of chosen and of rejected, and `stops`, whether the last one of each is the stop token.
+    `table`: DataFrame[run, step, pair, logp_chosen, logp_rejected, reward_chosen, reward_rejected, margin], one row a
+    pair and step, rewards in nats times beta, counted from step 0.
     `tokens`: (step, pair) to the log-probabilities (nats) of the tokens of chosen and of rejected.
     """
 
@@ -133,7 +136,7 @@ class Looks:
 
         Raises DataProblem where no tokens were kept.
         """
-        at = max((s for s, p in self.tokens if p == pair), default=None) if step is None else step
+        at = max((s for s, p in self.tokens if p == pair and s), default=None) if step is None else step
         if (at, pair) not in self.tokens or (0, pair) not in self.tokens:
             kept = sorted({s for s, p in self.tokens if p == pair})
             raise DataProblem(f"run {self.run!r}, pair {pair}, step {at}: no tokens were kept; there are steps {kept}.")
@@ -154,12 +157,12 @@ def looks(run: str | Path) -> Looks:
     pairs = [line for line in lines if "prompt" in line]
     seen = [line for line in lines if "logps" in line]
     if beta is None or not pairs or not seen:
-        raise FileProblem(f"{file}: this run did not look at held-out pairs; set dpo.looks in its recipe.")
+        raise FileProblem(
+            f"{file}: this run did not look at held-out pairs; set dpo.looks and train into a new folder."
+        )
     start = {line["pair"]: line["logps"] for line in seen if line["step"] == 0}
-    rows, tokens = [], {}
+    rows, tokens = [], {(line["step"], line["pair"]): tuple(line["tokens"]) for line in lines if "tokens" in line}
     for line in seen:
         rewards = [beta * (now - then) for now, then in zip(line["logps"], start[line["pair"]], strict=True)]
         rows.append((_name(file), line["step"], line["pair"], *line["logps"], *rewards, rewards[0] - rewards[1]))
-        if "tokens" in line:
-            tokens[line["step"], line["pair"]] = tuple(line["tokens"])
     return Looks(_name(file), beta, pairs, pd.DataFrame(rows, columns=LOOKS), tokens)

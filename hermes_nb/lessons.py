@@ -58,7 +58,7 @@ def _own(stage: str, out: Path) -> dict[str, Path]:
 
 def _start(stage: str, recipe: Recipe, out: Path, own: dict) -> Start:
     if set(own) == set(NEEDS[stage]):
-        where = [f"{n} from {out.name if f.parent.parent == out else 'what is shipped'}" for n, f in own.items()]
+        where = [f"{n} from {_origin(f, out)}" for n, f in own.items()]
         line = f"start: {', '.join(where) or 'nothing needed before this notebook'}"
         if stage != "merge" or _merge_fits(recipe):
             return Start(recipe, out, own, line)
@@ -77,6 +77,14 @@ def _start(stage: str, recipe: Recipe, out: Path, own: dict) -> Start:
     missing = " and ".join(n.upper() for n in NEEDS[stage] if n not in own)
     line = f"start: no {missing} run at scale {recipe.scale} yet, so the tiny model; 02 and 03 make one"
     return replace(tiny, line=line)
+
+
+def _origin(adapter: Path, out: Path) -> str:
+    """The run that an adapter is of, and whether that was stopped before its end."""
+    if adapter.parent.parent != out:
+        return "what is shipped"
+    stopped = runs.Run(adapter.parent).stopped
+    return f"{out.name} ({stopped})" if stopped else out.name
 
 
 def _merge_fits(recipe: Recipe) -> bool:

@@ -45,8 +45,8 @@ def run(
             continue
         say(f"      {_line(stage)}")
         if name in ("sft", "dpo"):
-            _whole(name, stage)
             say(f"      curves: {_curves(name, stage, out)}")
+            _whole(stage)
         _summarise(recipe, out)
         gc.collect()
     if too_small:
@@ -69,13 +69,11 @@ def _claim(recipe: Recipe, out: Path) -> None:
                 )
 
 
-def _whole(name: str, stage: Run) -> None:
-    """Refuse to go on from a stage that was stopped; raises RunProblem."""
-    stopped = stage.meta.get("stopped")
-    if stopped:
-        raise RunProblem(
-            f"{name} was stopped after step {stopped['step']} of {stopped['of']}; the same command again goes on."
-        )
+def _whole(stage: Run) -> Run:
+    """The stage, unless it was stopped before its end: then RunProblem, since what follows would look like a result."""
+    if stage.stopped:
+        raise RunProblem(f"{stage.path}: {stage.stopped}; the same command with that stage goes on.")
+    return stage
 
 
 def _curves(name: str, stage: Run, out: Path) -> Path:
@@ -107,7 +105,7 @@ def _summarise(recipe: Recipe, out: Path) -> dict:
         "seconds": round(sum(m["seconds"] for m in done.values()), 1),
         "peak_gb": max((m["peak_gb"] for m in done.values()), default=0.0),
         **{k: last.get(k) for k in ("device", "chip", "dtype", "dtype_reason", "versions")},
-        "stages": {s: {"seconds": m["seconds"], "metrics": m["metrics"]} for s, m in done.items()},
+        "stages": {s: {k: m[k] for k in ("seconds", "metrics", "stopped") if m.get(k)} for s, m in done.items()},
     }  # fmt: skip
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False)
     if not (out / "recipe.yaml").is_file() or (out / "recipe.yaml").read_text(encoding="utf-8") != text:
@@ -129,6 +127,8 @@ def _dpo(recipe: Recipe, out: Path, start: Path | None = None) -> Run:
         start = out / "sft" / "adapter"
     if start == out / "sft" / "adapter" and not start.is_dir():
         raise FileProblem(f"{out / 'sft'}: missing; {recipe.name} starts DPO from it (--stages sft,dpo).")
+    if start == out / "sft" / "adapter":
+        _whole(Run(out / "sft"))
     return dpo.train(recipe, rows_of(out, "dpo"), out, start=start)
 
 
@@ -136,7 +136,7 @@ def _last_adapter(out: Path) -> Path:
     """The adapter to merge: DPO's, else SFT's."""
     for name in ("dpo", "sft"):
         if (out / name / "adapter").is_dir():
-            return out / name / "adapter"
+            return _whole(Run(out / name)).adapter
     raise FileProblem(f"{out}: no adapter here yet; run the dpo stage first.")
 
 
@@ -188,7 +188,7 @@ def evaluate_run(recipe: Recipe, out: Path) -> Run:
     """Stage `evaluate`: what base, SFT, DPO and merged model write and score on held-out rows."""
     from hermes_nb import evaluate
 
-    adapters = {n: out / n / "adapter" for n in ("sft", "dpo") if (out / n / "adapter").is_dir()}
+    adapters = {n: _whole(Run(out / n)).adapter for n in ("sft", "dpo") if (out / n / "adapter").is_dir()}
     merged = out / "merged" if (out / "merged").is_dir() else None
     digests = [runs.file_digest(a / "adapter_model.safetensors") for a in adapters.values()]
     key = runs.fingerprint(runs.recipe_key(recipe.to_dict(), "evaluate"), digests, merged is not None)

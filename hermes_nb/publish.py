@@ -44,7 +44,7 @@ def card(out: Path | str, merge: dict | None = None) -> str:
     """
     out = Path(out)
     recipe, run = runs.read_yaml(out / "recipe.yaml"), runs.read_json(out / "run.json")
-    stages = {name: stage["metrics"] for name, stage in run["stages"].items()}
+    stages = {name: stage["metrics"] | (stage.get("stopped") or {}) for name, stage in run["stages"].items()}
     reports = [p for name in ("merge", "evaluate") if (p := out / "reports" / f"{name}.json").is_file()]
     stages |= {p.stem: runs.read_json(p)["metrics"] for p in reports}
     if merge:
@@ -101,6 +101,7 @@ def _settings(recipe: dict, stages: dict) -> list[str]:
             continue
         settings = ", ".join(f"{k} {recipe[name][k]}" for k in SHOWN if k in recipe[name])
         steps = f"; {stages[name]['steps']} steps" if "steps" in stages[name] else ""
+        steps += f" of {stages[name]['of']}: stopped early" if "of" in stages[name] else ""
         lines.append(f"- **{name}**: {shape}; {settings}{steps}")
     return [*lines, ""]
 

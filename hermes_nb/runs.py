@@ -23,6 +23,8 @@ from hermes_nb.runtime import machine, peak_gb, sha256
 
 STACK = ("hermes_nb", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 # fields of a recipe that change neither a weight nor a number
+BEGUN = "begun.json"  # in a work folder: what was begun there
+UNSEEN = ("looks", "looked_pairs")  # keys of a stage that change no weight either
 COSMETIC = ("title", "overrides", "needs_gb", "report_to")
 
 
@@ -41,6 +43,12 @@ class Run:
     def adapter(self) -> Path:
         """Folder of the trained adapter."""
         return self.path / "adapter"
+
+    @property
+    def stopped(self) -> str:
+        """In words, where the stage was stopped before its last step; else nothing."""
+        found = self.meta.get("stopped")
+        return f"stopped after step {found['step']} of {found['of']}" if found else ""
 
     @property
     def metrics(self) -> dict:
@@ -112,6 +120,8 @@ def recipe_key(recipe: dict, stage: str) -> str:
     later = {"format": ("sft", "dpo", "merge", "evaluate"), "sft": ("dpo", "merge", "evaluate"),
              "dpo": ("merge", "evaluate"), "merge": ("evaluate",)}.get(stage, ())  # fmt: skip
     kept = {k: v for k, v in recipe.items() if k not in (*COSMETIC, *later)}
+    if kept.get("dpo"):
+        kept["dpo"] = {k: v for k, v in kept["dpo"].items() if k not in UNSEEN}
     if stage == "format":
         kept |= {s: {k: recipe[s][k] for k in ("train", "held_out", "max_length")} for s in ("sft", "dpo") if recipe[s]}
     return fingerprint(stage, kept)
@@ -127,7 +137,8 @@ def file_digest(path: Path) -> str:
 def seal(folder: Path) -> Path:
     """Write `manifest.json` with size and sha256 of every file below `folder`; returns its path."""
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"):
+    own = ("manifest.json", BEGUN)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in own):
         files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
     return write_json(folder / "manifest.json", {"files": files})
 
@@ -179,7 +190,7 @@ def locked(out: Path) -> Iterator[Path]:
 def _left(work: Path, key: str) -> bool:
     """Whether a work folder was begun under `key` and holds a sealed checkpoint."""
     try:
-        begun = read_json(work / "begun.json")
+        begun = read_json(work / BEGUN)
     except FileProblem:
         return False
     return begun.get("key") == key and any(work.glob("checkpoints/*/manifest.json"))
@@ -187,7 +198,12 @@ def _left(work: Path, key: str) -> bool:
 
 def _reopen(folder: Path, work: Path, key: str) -> None:
     """Make a stage that was stopped before its end the work folder again; a kill leaves one or the other."""
-    write_json(folder / "begun.json", {"key": key})
+    meta = read_json(folder / "run.json")
+    if meta.get("key") != key or not meta.get("stopped"):
+        raise RunProblem(
+            f"{folder}: made meanwhile, by another process or recipe; call again, or choose another --out."
+        )
+    write_json(folder / BEGUN, {"key": key})
     shutil.rmtree(work, ignore_errors=True)
     os.replace(folder, work)
     for name in ("run.json", "manifest.json"):
@@ -211,7 +227,7 @@ def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
         if not _left(work, key):
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
-            write_json(work / "begun.json", {"key": key})
+            write_json(work / BEGUN, {"key": key})
         begun = time.perf_counter()
         try:
             yield work
@@ -219,9 +235,9 @@ def stage(out: Path, name: str, key: str, **meta) -> Iterator[Path]:
             if not _left(work, key):
                 shutil.rmtree(work, ignore_errors=True)
             raise
-        (work / "begun.json").unlink()
         extra = read_json(work / "stage.json") if (work / "stage.json").exists() else {}
         (work / "stage.json").unlink(missing_ok=True)
         write_json(work / "run.json", {"stage": name, "key": key, **meta, **extra, **facts(begun)})
         seal(work)
         os.replace(work, out / name)
+        (out / name / BEGUN).unlink()  # until here a kill leaves a work folder that the next call finds again

@@ -97,8 +97,11 @@ def test_metrics_of_the_looks_are_tidy_rows(ours, pairs, tmp_path):
         assert at["margin"] == pytest.approx(np.mean(margins), abs=1e-5)
         assert at["margin_low"] == pytest.approx(np.quantile(margins, 0.1), abs=1e-5)
         assert at["margin_high"] == pytest.approx(np.quantile(margins, 0.9), abs=1e-5)
-        assert at["accuracy"] == np.mean(np.array(margins) > 0)
-    assert (table[(table.split == "looks") & (table.step == 0)].value == 0).all()
+        assert step == 0 or at["accuracy"] == np.mean(np.array(margins) > 0)
+    start = table[(table.split == "looks") & (table.step == 0)].set_index("metric").value
+    assert "accuracy" not in start, "all are ties: no share of them is right or wrong"
+    assert (start.drop(["seconds", "to_come"]) == 0).all()
+    assert history.series(table, "to_come", "looks").tolist() == [3, 2, 1, 0]
     assert run.metrics["look_seconds"] > 0
     assert run.metrics["train_margin"] == history.series(table, "margin").iloc[-1], "of the training pairs"
 
@@ -124,6 +127,7 @@ def test_an_interrupted_run_has_each_look_once(ours, pairs, tmp_path, stop):
         return [line for line in lines if line.get("metric") not in ("seconds", "peak_gb")]
 
     assert looks(broken) == looks(straight)
+    assert history.looks(broken.path).steps == [0, 2, 4, 6]
 
 
 def test_a_running_run_can_be_read(ours, pairs, tmp_path):
@@ -142,3 +146,65 @@ def test_no_more_pairs_are_looked_at_than_asked(ours, pairs, tmp_path):
     """A held-out set of thousands must not be scored five times."""
     few = replace(ours, dpo=replace(ours.dpo, looked_pairs=2))
     assert len(history.looks(dpo.train(few, pairs, tmp_path, watch=SILENT).path).pairs) == 2
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_run_stopped_at_a_look_or_between_two_has_its_tokens(ours, pairs, tmp_path, step):
+    """A heat map of zeros, because the look at that very step kept sums only."""
+    run = dpo.train(ours, pairs, tmp_path, watch=lambda rows, at, steps: at == step)
+    looks = history.looks(run.path)
+    assert looks.steps == sorted({0, 2, step})
+    chosen, _ = looks.earned(1)
+    last = looks.table[looks.table.step == step].set_index("pair")
+    assert sum(chosen) == pytest.approx(last.reward_chosen[1], abs=1e-3)
+    assert any(chosen)
+
+
+def test_hostile_line_breaks_in_a_pair_survive_a_restart(ours, rows, tmp_path):
+    """U+2028 in a text ended the reading of the history, and the policy of then became the start of all rewards."""
+    import datasets
+
+    row = rows["dpo"][0]
+    evil = row | {"prompt": [{"role": "user", "content": "rain\u2028bread\x85\ud7ff"}]}
+    pairs = {"train": rows["dpo"], "held_out": datasets.Dataset.from_list([evil, rows["dpo"][1]])}
+
+    class Kill(Exception):
+        pass
+
+    def watch(rows, step, steps):
+        if step == 3:
+            raise Kill
+
+    with pytest.raises(Kill):
+        dpo.train(ours, pairs, tmp_path, watch=watch)
+    looks = history.looks(dpo.train(ours, pairs, tmp_path, watch=SILENT).path)
+    assert looks.steps == [0, 2, 4, 6]
+    assert looks.pairs[0]["prompt"] == evil["prompt"]
+    assert looks.margins(0) == [0.0, 0.0]
+
+
+def test_a_lost_start_is_said_and_not_replaced(ours, pairs, tmp_path, capsys):
+    """The policy of step 4 taken for the reference would make every later reward wrong, and silently."""
+
+    class Kill(Exception):
+        pass
+
+    def watch(rows, step, steps):
+        if step == 5:
+            raise Kill
+
+    with pytest.raises(Kill):
+        dpo.train(ours, pairs, tmp_path, watch=watch)
+    file = tmp_path / ".dpo.work" / "history.jsonl"
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if '"logps"' not in line))
+    run = dpo.train(ours, pairs, tmp_path, watch=SILENT)
+    assert "goes on without looking" in capsys.readouterr().out
+    with pytest.raises(FileProblem, match="did not look"):
+        history.looks(run.path)
+
+
+def test_looks_are_no_part_of_what_a_run_is(ours, pairs, tmp_path):
+    """They change no weight: a finished run must not be refused, or trained anew, for a look more."""
+    run = dpo.train(ours, pairs, tmp_path, watch=SILENT)
+    again = dpo.train(replace(ours, dpo=replace(ours.dpo, looks=1, looked_pairs=2)), pairs, tmp_path, watch=SILENT)
+    assert again.meta == run.meta

@@ -156,6 +156,30 @@ def test_a_simulated_voter_is_as_good_as_said_and_leaves_no_vote(ballot):
     found = ballot.result(ballot.simulated(0.75, 2000))
     assert found["wins"]["value"] == pytest.approx(0.75, abs=0.03)
     assert ballot.state["votes"] == []
+    assert (found["voted"], found["blind"]) == (2000, 2000)
+
+
+def test_a_vote_after_a_look_is_not_blind_whatever_is_taken_back(ballot):
+    """Look, take back, vote again: the record would call blind what was voted with the result in mind."""
+    ballot.cast("left")
+    ballot.cast("tie")
+    ballot.seen()
+    ballot.undo()
+    ballot.cast("right")
+    ballot.cast("left")
+    assert [v["blind"] for v in ballot.state["votes"]] == [True, False, False]
+    assert (ballot.result()["voted"], ballot.result()["blind"]) == (3, 1)
+    assert ballot.result([{"pair": 0, "left": "sft", "winner": "dpo"}])["blind"] == 0
+
+
+def test_the_end_is_a_look_only_for_who_goes_on(ballot):
+    """A fully blind voter is not to be called seeing; but the key stands at the end, and Undo leads back from there."""
+    for _ in range(20):
+        ballot.cast("left")
+    assert (ballot.state["seen_after"], ballot.result()["blind"]) == ([], 20)
+    ballot.undo()
+    ballot.cast("right")
+    assert (ballot.state["seen_after"], ballot.result()["blind"]) == ([20], 19)
 
 
 def test_duels_say_what_the_rule_says():

@@ -137,3 +137,42 @@ def test_a_shipped_history_has_a_name_of_its_own(tmp_path):
     """Three runs called history.jsonl could not be told apart in a legend."""
     assert history.looks(looked(tmp_path / "history_beta_01.jsonl")).run == "beta_01"
     assert set(history.load(looked(tmp_path / "runs" / "dpo" / "history.jsonl")).run) == {"dpo"}
+
+
+@pytest.mark.parametrize("breaks", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+def test_a_line_break_in_a_text_breaks_no_line(tmp_path, breaks):
+    """Python counts eight more signs as ends of lines than JSON does; such a row made a whole run unreadable."""
+    file = looked(tmp_path / "history.jsonl")
+    lines = [json.loads(line) for line in file.read_text().split("\n") if line]
+    lines[1]["prompt"] = [{"role": "user", "content": f"a{breaks}b"}]
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    assert history.looks(file).pairs[0]["prompt"][0]["content"] == f"a{breaks}b"
+    assert history.looks(file).steps == [0, 5]
+
+
+def test_a_running_file_cut_within_a_character_is_read(tmp_path):
+    """A reader that meets half a letter must not raise, in the middle of a training."""
+    file = looked(tmp_path / ".dpo.work" / "history.jsonl")
+    with open(file, "ab") as out:
+        out.write(b'{"step": 6, "text": "\xc3')
+    assert history.looks(tmp_path / "dpo").steps == [0, 5]
+
+
+def test_a_run_keeps_its_name_when_it_is_done(tmp_path, monkeypatch):
+    """The label in a legend must not change when the training ends; a path may be the folder that one stands in."""
+    looked(tmp_path / ".dpo.work" / "history.jsonl")
+    assert history.looks(tmp_path / "dpo").run == "dpo"
+    looked(tmp_path / "dpo" / "history.jsonl")
+    monkeypatch.chdir(tmp_path / "dpo")
+    assert history.looks(".").run == "dpo"
+
+
+def test_tokens_that_come_behind_their_look_are_found(tmp_path):
+    """A run that was stopped at a look writes its tokens when it ends; without them there is nothing but step 0."""
+    more = [{"step": 7, "pair": p, "logps": [-3.0, -20.0]} for p in (0, 1)]
+    more += [{"step": 7, "pair": 0, "tokens": [[-1.0, -2.0], [-20.0]]}]
+    looks = history.looks(looked(tmp_path / "history.jsonl", (0,), more=more))
+    assert looks.steps == [0, 7]
+    assert looks.earned(0) == (pytest.approx([0.3, 0.4]), pytest.approx([0.0]))
+    with pytest.raises(DataProblem, match=r"there are steps \[0\]"):
+        looks.earned(1)

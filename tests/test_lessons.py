@@ -216,3 +216,12 @@ def test_logged_runs_differ_in_what_they_say():
     assert len({json.dumps([pair["chosen"] for pair in run.pairs]) for run in runs}) == 1
     with pytest.raises(FileProblem, match="dpo_beta_01"):
         lessons.logged("dpo_beta_02")
+
+
+def test_a_start_from_a_stopped_run_is_said(empty, capsys):
+    """Who stopped SFT at step 3 yesterday must not wonder today what DPO starts from."""
+    out = empty / "course-tiny"
+    finish(out, "sft")
+    runs.write_json(out / "sft" / "run.json", {"stage": "sft", "parent": None, "stopped": {"step": 3, "of": 40}})
+    lessons.begin("dpo", "tiny")
+    assert "sft from course-tiny (stopped after step 3 of 40)" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from test_dpo_losses import drawn_adapter
 
 from hermes_nb import models, recipes
 from hermes_nb.errors import FileProblem, NetworkProblem, RecipeProblem
@@ -292,3 +293,16 @@ def test_one_thread_at_a_time_chooses_the_adapter():
         order.append("cell")
     thread.join()
     assert order == ["chat", "cell"]
+
+
+def test_what_acted_before_acts_again(tiny_base, tiny_cache, tmp_path):
+    """After a chat with `dpo`, a later cell would have been answered by `dpo` whatever it had loaded."""
+    folders = {name: drawn_adapter(tiny_base, tmp_path / name) for name in ("sft", "dpo")}
+    model = models.load_adapters(models.load_4bit(tiny_base), folders)
+    with models.active(model, "sft"):
+        with models.active(model, "dpo"):
+            assert model.active_adapter == "dpo"
+        assert model.active_adapter == "sft"
+        with pytest.raises(ZeroDivisionError), models.active(model, "dpo"):
+            1 / 0  # noqa: B018
+        assert model.active_adapter == "sft"

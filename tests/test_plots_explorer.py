@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 
 from hermes_nb import history, plots, widgets
 from hermes_nb.errors import DataProblem
 from hermes_nb.plots import picking
+from hermes_nb.plots.base import NEUTRAL
 
 # step -> (logp of chosen, of rejected) of pairs 0 to 3; with beta 0.1 the margins at step 2 are
 #   0: 0.1 * (+5 - +1) = +0.4    1: 0.1 * (-2 - -1) = -0.1    2: 0.1 * (0 - -8) = +0.8    3: 0.1 * (1 - 0) = +0.1
@@ -130,18 +132,54 @@ def test_the_picked_pair_is_marked_in_both_pictures(one):
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == pytest.approx((-0.2, -0.1))
 
 
+def legend_of(fig):
+    """The texts of the legend."""
+    return [text.get_text().strip() for text in fig.legends[0].get_texts()]
+
+
+def test_a_pair_that_one_of_several_runs_saw_is_marked_in_that_runs_way(one):
+    """A single triangle would name no run."""
+    half = dataclasses.replace(one, table=one.table[(one.table.step < 2) | (one.table.pair != 1)])
+    fig = plots.margins_at({"half": half, "whole": one}, 2, None, 1)
+    assert fig.axes[0].get_title() == "pair 1"
+    assert ["pair 1: -0.1" in text for text in legend_of(fig)] == [False, True]
+    assert [line.get_marker() for line in fig.axes[0].lines if line.get_markersize() == 10] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("label", "beta", "named"),
+    [("run 1", 1.0, False), ("beta 0.1", 0.1, True), ("0.5", 0.5, True), ("beta 0.15", 0.1, False)],
+)
+def test_beta_is_said_unless_the_name_says_it(one, label, beta, named):
+    """The 1 of "run 1" is no beta: the reader would compare sizes that do not compare."""
+    runs = {label: dataclasses.replace(one, beta=beta), "other": one}
+    assert (f"(beta {beta:g})" not in legend_of(plots.margins_at(runs, 2))[0]) == named
+
+
+def test_kinds_of_data_are_drawn_whatever_they_hold(one):
+    """A lone surrogate cannot be drawn at all, and a kind of a thousand letters leaves no room for the axes."""
+    pairs = [p | {"kind": kind} for p, kind in zip(one.pairs, ("\ud800$x_{", "k" * 999, 3, None), strict=True)]
+    fig = plots.margins_at({"one": dataclasses.replace(one, pairs=pairs)}, 2)
+    assert len(widgets.png(fig)) > 1000
+    assert set(legend_of(fig)) == {"\ufffd$x_{", "k" * 39 + "\u2026", "3", "no kind"}
+
+
 def test_several_runs_are_outlined_and_their_units_told_apart(tmp_path, one):
     """Margins of beta 0.5 next to those of beta 0.1 look five times better and are not."""
     runs = {"_low": one, "high": looks(tmp_path, "high", beta=0.5, steps=(0, 1))}
     fig = plots.margins_at(runs, 2, None, 0)
     left, _ = fig.axes
     assert "sizes do not compare" in left.get_xlabel()
-    said = [t.get_text().strip() for t in fig.legends[0].get_texts()]
+    said = legend_of(fig)
     # beta 0.5 at step 1: 0.5 * (1, 6, 2, 1) = 0.5, 3, 1, 0.5; mean 1.25
     assert said == [
-        "_low (beta 0.1): mean margin +0.3, 3 above 0",
-        "high (beta 0.5): mean margin +1.2, 4 above 0, of step 1",
+        "_low (beta 0.1): mean margin +0.3, 3 above 0; pair 0: +0.4",
+        "high (beta 0.5): mean margin +1.2, 4 above 0, of step 1; pair 0: +0.5",
     ]
+    assert [ax.get_title() for ax in fig.axes] == ["pair 0", "\u25ef pair 0"]
+    signs = [line for line in left.lines if line.get_markersize() == 10]
+    points = [line for line in fig.legends[0].get_lines()]
+    assert [(s.get_marker(), s.get_color()) for s in signs] == [(p.get_marker(), p.get_color()) for p in points]
     assert len({str(p.get_linestyle()) for p in left.patches}) == 2  # not by colour alone
     assert "compare" not in plots.margins_at({"a": one, "b": one}, 2).axes[0].get_xlabel()
 
@@ -161,9 +199,22 @@ def test_a_look_that_is_half_written_or_has_no_numbers_is_drawn_as_far_as_it_goe
     table.loc[(table.step == 2) & (table.pair == 0), ["margin", "reward_chosen"]] = math.nan
     half = dataclasses.replace(one, table=table[(table.step < 2) | (table.pair != 1)])
     fig = plots.margins_at({"half": half}, 2, None, 1)
-    assert fig.get_suptitle().startswith("step 2: 2 of 4 pairs; mean margin +0.45")  # 0.8 and 0.1
+    said = "mean margin +0.45, 2 above 0, 1 pair has no finite margin"  # 0.8 and 0.1
+    assert fig.get_suptitle() == f"step 2: 2 of 4 pairs; {said}"
     assert picking.order(half, 2, "worst") == [3, 2, 0]
     assert len(widgets.png(fig)) > 1000
+
+
+def test_margins_that_are_no_numbers_are_no_filter(one):
+    """A run that blew up would look like a search without a hit."""
+    table = one.table.copy()
+    table.loc[table.step == 2, "margin"] = [math.nan, math.inf, -math.inf, math.nan]
+    blown = dataclasses.replace(one, table=table)
+    fig = plots.margins_at({"blown": blown}, 2, [0, 1, 2, 3], 1)
+    assert fig.get_suptitle() == "step 2: 0 of 4 pairs; 4 pairs have no finite margin"
+    both = plots.margins_at({"one": one, "blown": blown}, 2)
+    assert legend_of(both)[1] == "blown (beta 0.1): 4 pairs have no finite margin"
+    assert both.get_suptitle() == "step 2: 4 of 4 pairs"
 
 
 def test_many_kinds_share_the_last_colour(one):
@@ -206,10 +257,19 @@ def test_both_sides_of_a_pair_have_one_scale():
     said = [t.get_text() for t in fig.axes[0].texts]
     assert {"chosen: sum +0.38", "rejected: sum -0.75"} <= set(said)
     assert "\u00b11;" in fig.axes[0].get_title("left")
-    framed = [p.get_linewidth() > 1.5 and p.get_edgecolor()[3] > 0 for p in fig.axes[0].patches]
+    framed = [p.get_linewidth() > 3 and p.get_edgecolor()[3] > 0 for p in fig.axes[0].patches]
+    assert to_hex(fig.axes[0].patches[3].get_edgecolor()) == NEUTRAL  # darker ones do not show on a dark page
     assert framed == [False, False, False, True, False, False]
     half = plots.heat_pair(PIECES, VALUES, share=0.5).axes[0].patches
     assert half[0].get_facecolor()[:3] != boxes[0]
+
+
+def test_a_sum_that_is_no_number_says_so():
+    """A run that blew up drew `+nan`, and called all tokens 0."""
+    fig = plots.heat_pair((["a", "b"], ["c"]), ([float("nan"), 0.0], [0.0]))
+    assert "chosen: sum no number" in {t.get_text() for t in fig.axes[0].texts}
+    assert "tokens without a number" in fig.axes[0].get_title("left")
+    assert "all tokens are 0" in plots.heat_pair((["a"], ["c"]), ([0.0], [0.0])).axes[0].get_title("left")
 
 
 def test_long_answers_stay_a_picture():

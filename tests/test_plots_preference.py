@@ -1,7 +1,5 @@
 """Run alone: python -m pytest tests/test_plots_preference.py"""
 
-import math
-
 import pytest
 
 from hermes_nb import evaluate, history, widgets
@@ -37,12 +35,10 @@ def figures():
     runs = {"healthy": experiment(), "costs $5 and $x_{": experiment(0.3), "cut": experiment(stops=0.2, tokens=90.0)}
     by_kind = {k: {"accuracy": rate(0.8), "margin": evaluate.mean([0.5, 1.5, 2.5])} for k in NAMES}
     return {
-        "loss_and_gradient": preference.loss_and_gradient(0.1, 1.0, 0.1),
         "failures": preference.failures(runs),
         "betas": preference.betas({0.01: experiment(), "beta 0.1": experiment(), "0.5": experiment()}),
         "by_kind": preference.by_kind(by_kind, {"longer": 0.5}, NAMES),
         "margin_steps": preference.margin_steps({0: [0.0] * 4, 5: [0.1, 0.4, -0.2, 0.3]}, KINDS, NAMES, 5),
-        "scatter": preference.scatter([0.1, 0.2, -0.3, 0.5], [-1.0, -0.2, 0.3, 0.1], KINDS, NAMES),
         "two_references": preference.two_references([0.0] * 4, [0.5, 1.0, -0.4, 0.9]),
         "stop_rates": preference.stop_rates({"SFT": rate(1.0), "cut": rate(0.3)}),
     }
@@ -63,33 +59,8 @@ def test_every_axis_says_what_it_shows(drawn):
             assert ax.get_ylabel() or ax.get_yticklabels(), name
 
 
-def test_the_loss_is_dpos():
-    """By hand: at margin 0 ln 2 = 0.6931; at ln 3 with smoothing 0.1, 0.9 x 0.2877 + 0.1 x 1.3863 = 0.3975."""
-    for margin, smoothing, loss in ((0.0, 0.0, 0.693), (0.0, 0.3, 0.693), (math.log(3), 0.1, 0.398)):
-        left, _ = preference.loss_and_gradient(0.1, margin, smoothing).axes
-        assert left.get_title().endswith(f"loss {loss:.3f}")
-        curve, point = left.lines[:2]
-        assert point.get_ydata()[0] == pytest.approx(loss, abs=1e-3)
-        nearest = min(zip(curve.get_xdata(), curve.get_ydata(), strict=True), key=lambda p: abs(p[0] - margin))
-        assert nearest[1] == pytest.approx(point.get_ydata()[0], abs=0.03)
-
-
-def test_the_pull_is_the_slope_of_the_loss_times_beta():
-    """By hand: at ln 9 with smoothing 0.1 sigmoid(-m) = 0.1, so the pull is 0; at 0 without, 0.1 x 1/2 = 0.05."""
-    for margin, smoothing, pull in ((math.log(9), 0.1, 0.0), (0.0, 0.0, 0.05), (0.0, 0.1, 0.04)):
-        left, right = preference.loss_and_gradient(0.1, margin, smoothing).axes
-        assert right.lines[2].get_ydata()[1] == pytest.approx(pull, abs=1e-9)
-        loss, weight = left.lines[0], right.lines[0]
-        x, y = loss.get_xdata(), loss.get_ydata()
-        middle = len(x) // 3
-        slope = (y[middle + 1] - y[middle - 1]) / (x[middle + 1] - x[middle - 1])
-        assert weight.get_ydata()[middle] == pytest.approx(-slope, abs=1e-3)
-
-
 def test_sliders_do_not_move_the_axes():
     """A slider that rescales the axes hides what it changes."""
-    one, two = preference.loss_and_gradient(0.01, -4.0, 0.0), preference.loss_and_gradient(1.0, 5.0, 0.2)
-    assert [(a.get_xlim(), a.get_ylim()) for a in one.axes] == [(a.get_xlim(), a.get_ylim()) for a in two.axes]
     steps = {0: [0.0] * 4, 5: [0.1, 0.4, -0.2, 0.3], 10: [1.0, 3.0, -1.0, 0.5]}
     axes = [preference.margin_steps(steps, KINDS, NAMES, s).axes[0] for s in steps]
     assert len({(a.get_xlim(), a.get_ylim()) for a in axes}) == 1
@@ -168,19 +139,8 @@ def test_every_pair_is_in_the_histogram():
         preference.margin_steps(steps, KINDS, NAMES, 7)
 
 
-def test_points_lie_where_their_rewards_are(drawn):
-    """Chosen and rejected swapped would turn every right pair into a wrong one."""
-    ax = drawn["scatter"].axes[0]
-    first, second = (c for c in ax.collections if c.get_label() in NAMES.values())
-    assert first.get_offsets().tolist() == [[0.1, -1.0], [-0.3, 0.3]]
-    assert second.get_offsets().tolist() == [[0.2, -0.2], [0.5, 0.1]]
-    assert ax.get_xlim() == ax.get_ylim()
-    assert "chosen" in ax.get_xlabel()
-
-
 def test_a_kind_without_pairs_is_no_error():
     """A short held-out set may lack one kind."""
-    preference.scatter([0.1], [0.2], ["a"], NAMES)
     preference.margin_steps({0: [0.3]}, ["a"], NAMES, 0)
 
 

@@ -143,3 +143,14 @@ def test_ordinary_text_is_clean(tmp_path, text):
 def test_a_merged_folder_of_ours_is_clean(tiny_base):
     """The files that we write pass the scan that stands before publishing."""
     assert publish.findings(tiny_base) == []
+
+
+def test_the_card_says_that_a_stage_was_stopped(out):
+    """12 of 40 steps under the recipe's name would pass for the recipe's model."""
+    stages = {"sft": {"metrics": {"steps": 12}, "stopped": {"step": 12, "of": 40}}, "dpo": {"metrics": {"steps": 20}}}
+    runs.write_json(out / "run.json", {"stages": stages, "chip": "a chip", "dtype": "float32", "versions": {}})
+    lines = [line for line in publish.card(out).split("\n") if line.startswith("- **")]
+    assert ["12 steps of 40: stopped early" in line for line in lines if "sft" in line or "dpo" in line] == [
+        True,
+        False,
+    ]

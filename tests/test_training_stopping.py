@@ -126,6 +126,54 @@ def test_transformers_is_told_to_save_and_to_end():
     assert control.should_training_stop
 
 
+def test_a_stage_of_another_recipe_is_never_taken_apart(ours, rows, tmp_path):
+    """Two processes that ask at once: the second must not delete, or continue, what the first has finished."""
+    run = dpo.train(ours, rows["dpo"], tmp_path, watch=lambda *a: None)
+    for key in ("another", run.meta["key"]):
+        with pytest.raises(RunProblem, match="made meanwhile"), runs.stage(tmp_path, "dpo", key):
+            pass
+    runs.verify(run.path)
+
+
+def test_a_kill_while_a_stage_is_sealed_loses_nothing(ours, rows, tmp_path, monkeypatch):
+    """Who presses Ctrl-C twice does so just then: hours of training were thrown away by the next call."""
+    real = runs.seal
+
+    def kill(folder):
+        if folder.name == ".dpo.work":
+            raise KeyboardInterrupt
+        return real(folder)
+
+    monkeypatch.setattr(runs, "seal", kill)
+    with pytest.raises(KeyboardInterrupt):
+        dpo.train(ours, rows["dpo"], tmp_path, watch=lambda *a: None)
+    monkeypatch.setattr(runs, "seal", real)
+    steps = []
+    run = dpo.train(ours, rows["dpo"], tmp_path, watch=lambda rows, at, of: steps.append(at))
+    assert steps in ([], [STEPS]), "the last state was there"
+    assert run.metrics["steps"] == STEPS
+    assert not (run.path / "begun.json").exists()
+    runs.verify(run.path)
+
+
+def test_a_dashboard_hears_that_the_run_is_over(ours, rows, tmp_path):
+    """By its end, a stop or an error: a figure with a dead button helps nobody."""
+    told = []
+
+    class Watch:
+        def __call__(self, rows, step, steps):
+            if len(told) == 1:
+                raise ZeroDivisionError
+
+        def over(self, rows):
+            told.append(len(rows))
+
+    dpo.train(ours, rows["dpo"], tmp_path / "a", watch=Watch())
+    with pytest.raises(ZeroDivisionError):
+        dpo.train(ours, rows["dpo"], tmp_path / "b", watch=Watch())
+    assert len(told) == 2
+
+
 @pytest.mark.parametrize("moment", ["begun", "moved"])
 def test_a_kill_while_a_stopped_run_is_opened_again_loses_nothing(ours, rows, tmp_path, monkeypatch, moment):
     """Between the final name and the work folder there must be no moment at which both are gone."""
@@ -159,8 +207,10 @@ def test_the_pipeline_ends_where_a_stage_was_stopped(recipe, rows, tmp_path, mon
     monkeypatch.setattr(pipeline, "rows_of", lambda out, name: {"train": rows[name]})
     real = sft.train
     monkeypatch.setattr(sft, "train", lambda *given: real(*given, watch=after(2)))
-    with pytest.raises(RunProblem, match=r"stopped after step 2 of 4; the same command again goes on"):
-        pipeline.run(ours, tmp_path, ("sft", "dpo"))
+    for stages in (("sft", "dpo"), ("dpo",), ("merge",), ("evaluate",)):
+        with pytest.raises(RunProblem, match=r"stopped after step 2 of 4; the same command with that stage goes on"):
+            pipeline.run(ours, tmp_path, stages)
+        monkeypatch.setattr(sft, "train", real)  # of the later commands none trains it
     assert not (tmp_path / "dpo").exists()
     monkeypatch.setattr(sft, "train", real)
     pipeline.run(ours, tmp_path, ("sft",))

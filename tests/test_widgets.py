@@ -45,12 +45,36 @@ def test_a_control_redraws_the_one_picture(monkeypatch):
         return fig
 
     box = widgets.explore(draw, height=FloatSlider(value=1.0, min=0, max=5))
-    slider, image = box.children
+    slider, image, line = box.children
     before = image.value
     slider.value = 3.0
     assert drawn == [1.0, 3.0]
+    assert line.value == ""
     assert image.value != before
     ((bundle, raw),) = shown
     assert raw
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == box.model_id
     assert bundle["image/png"].startswith("iVBOR")
+
+
+def test_what_draw_raises_is_a_sentence_until_it_draws_again(shown):
+    """An exception in a callback is lost: the figure would stand still without a word."""
+    from ipywidgets import FloatSlider
+
+    from hermes_nb import plots
+
+    def draw(height):
+        if height > 2:
+            raise RuntimeError("too <b>high</b>")
+        return plots.figure(1, 1.0)[0]
+
+    box = widgets.explore(draw, height=FloatSlider(value=1.0, min=0, max=5))
+    slider, image, line = box.children
+    before = image.value
+    slider.value = 3.0
+    assert line.value == "<b>not drawn: RuntimeError: too &lt;b&gt;high&lt;/b&gt;</b>"
+    assert image.value == before
+    slider.value = 2.0
+    assert line.value == ""
+    with pytest.raises(RuntimeError, match="too"):
+        widgets.explore(draw, height=FloatSlider(value=3.0, min=0, max=5))

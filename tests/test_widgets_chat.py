@@ -105,7 +105,7 @@ def test_stop_is_heard_between_two_tokens_and_ends_the_round(shown, monkeypatch)
     """The kernel is busy in the callback: clicks come in only where they are let in."""
     panel, clicks = None, [2]  # while which word the reader clicks
     waiting = []
-    monkeypatch.setattr(events, "let_in", lambda: waiting and waiting.pop().click())
+    monkeypatch.setattr(events, "let_in", lambda *mine: waiting and waiting.pop().click())
 
     def read(count):
         if count in clicks:
@@ -202,7 +202,7 @@ def test_enter_asks_after_the_last_letters_have_come(shown, monkeypatch):
     fake = Fake("x")
     panel = widgets.chat({"sft": fake})
     box = panel.controls["question"]
-    monkeypatch.setattr(events, "let_in", lambda: setattr(box, "value", "What is rain?") if not fake.got else 0)
+    monkeypatch.setattr(events, "let_in", lambda *mine: setattr(box, "value", "What is rain?") if not fake.got else 0)
     box.value = "What is rai"
     box._handle_custom_msg({"event": "other"}, [])
     assert fake.got == []

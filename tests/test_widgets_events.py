@@ -27,6 +27,12 @@ for step in range(1, 100_000):
     time.sleep(0.01)
 print("ended", live.stopped, step < 3000)
 """
+QUEUED = """
+import contextvars
+shared = contextvars.ContextVar("shared", default=0)
+shared.set(5)
+print('the next cell')
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +77,36 @@ def click(client, button, shell):
 
 
 def test_stop_is_heard_while_the_cell_runs(client):
-    """A kernel hears a click only after the cell: training would end by itself first. What is queued keeps its turn."""
+    """A kernel hears a click only after the cell: training would end by itself first. What is queued keeps its turn,
+    and its place: what it sets in a context variable is there for the cells behind it."""
     shell = subshell(client)
     client.execute(TRAINING, allow_stdin=True)
     button = told(client, "button").split()[1]
-    client.execute("print('the next cell')", allow_stdin=True)
+    client.execute(QUEUED, allow_stdin=True)
+    client.execute("print('shared is', shared.get())", allow_stdin=True)
     click(client, button, shell)
-    seen = told(client, "ended")
-    assert "ended True True" in seen
-    assert "the next cell" in (seen.split("ended")[1] + told(client, "the next cell") if "next" not in seen else seen)
+    assert "ended True True" in told(client, "ended")
+    told(client, "the next cell")
+    assert "shared is 5" in told(client, "shared is")
+
+
+def test_clicks_on_other_widgets_wait_for_their_turn(client):
+    """A chat that answers in the middle of a training step draws from its random numbers, and takes its time."""
+    other = """
+import ipywidgets
+other, heard = ipywidgets.Button(), []
+other.on_click(lambda _: heard.append("late" if live.stopped else "early"))
+print("other", other.model_id)
+"""
+    client.execute(other, allow_stdin=True)
+    late = told(client, "other").split()[1]
+    client.execute(TRAINING, allow_stdin=True)
+    button = told(client, "button").split()[1]
+    click(client, late, None)
+    click(client, button, None)
+    assert "ended True True" in told(client, "ended")
+    client.execute("print('heard', heard)", allow_stdin=True)
+    assert "heard ['late']" in told(client, "heard")
 
 
 def test_without_anybody_in_front_there_is_a_bar_and_a_picture(client):

@@ -138,13 +138,21 @@ def test_an_answer_that_speaks_of_the_stop_token_still_has_one(tmp_path, shown):
     assert [text for _, style, text in Marked(view).tokens if "3px" in style] == [STOP]
 
 
-def test_letters_of_several_tokens_do_not_hide_the_stop_token(tmp_path, shown):
-    """Byte-level tokens decode to signs that do not join to the answer's text."""
-    broken = pair(1, [["\ufffd", "\ufffd", STOP], ["It", " depends"]])
-    broken["chosen"][0]["content"] = "\u6f22"
+@pytest.mark.parametrize(("stops", "framed"), [([True, False], [STOP]), ([False, True], ["\ufffd"]), (None, [])])
+def test_the_history_says_what_is_a_stop_token(tmp_path, shown, stops, framed):
+    """Byte-level tokens decode to signs that do not join to the answer's text: a cut letter was framed as the end."""
+    broken = pair(1, [["\ufffd", "\ufffd", STOP], ["It", "\ufffd"]]) | ({"stops": stops} if stops else {})
+    broken["chosen"][0]["content"], broken["rejected"][0]["content"] = "\u6f22", "It\u6f22"
     tokens = TOKENS | {(step, 1): [[-3.0, -1.0, -1.0], [-4.0, -3.0]] for step in (0, 4)}
     view = widgets.token_heat(write(tmp_path, [PAIRS[0], broken], tokens), 1).outputs["view"].value
-    assert [text for _, style, text in Marked(view).tokens if "3px" in style] == [STOP]
+    assert [text for _, style, text in Marked(view).tokens if "3px" in style] == framed
+
+
+def test_a_blank_at_the_end_of_a_cut_answer_is_no_stop_token(tmp_path, shown):
+    """Answers are compared without the blanks around them: the blank itself looked like the end."""
+    pairs = [PAIRS[0], pair(1, [["Snow", STOP], ["It", "\n"]])]
+    view = widgets.token_heat(write(tmp_path, pairs), 1).outputs["view"].value
+    assert "of rejected: cut off" in view
 
 
 def test_the_step_slider_goes_back_to_the_reference(panel):
@@ -187,7 +195,47 @@ def test_numbers_that_are_none_do_not_break_the_page():
     values = [float("nan"), float("-inf"), 0.5]
     said = widgets.heat_html((["a", "b", "c"], []), (values, []), (False, False))
     seen = [(title, colour(style)[1]) for title, style, _ in Marked(said).tokens]
-    assert seen == [("+nan", "00"), ("-inf", "00"), ("+0.500", "b0")]
+    assert seen == [("no number", "00"), ("-inf", "00"), ("+0.500", "b0")]
+    assert "chosen: reward no number" in said
+    assert "margin = no number - (+0.00) = no number" in said
+
+
+def test_a_number_that_is_none_is_neither_won_nor_ranked():
+    """`sorted` with NaN leaves any order; `+nan (lost)` and "the policy is the reference" are false."""
+    nan = float("nan")
+    said = widgets.heat_html((list("abcde"), [STOP]), ([0.1, nan, -0.3, nan, 0.2], [nan]), (False, True))
+    assert "of rejected: no number." in said
+    assert "most up: e +0.200, a +0.100<br>most down: c -0.300" in said
+    assert "nan" not in said
+    for values in ([nan], [nan, 0.0]):
+        said = widgets.heat_html((["a"] * len(values), []), (values, []), (False, False))
+        assert "without a number" in said
+        assert "the reference" not in said
+
+
+def test_every_figure_can_be_reached_without_a_mouse():
+    """A keyboard has no hover: Tab reaches the summary, and the list behind it has every token once."""
+    said = widgets.heat_html((["<b>", " falls", STOP], ["No"]), ([0.1234, -0.25, float("nan")], [0.0]), (True, False))
+    chosen, rejected = re.findall(r"<details><summary>figures</summary>(.*?)</details>", said)
+    assert "&lt;b&gt; +0.123<br> falls -0.250<br>&lt;|im_end|&gt; no number" in chosen
+    assert "No +0.000" in rejected
+
+
+def test_a_run_that_looked_once_has_a_slider_all_the_same(tmp_path, shown):
+    """A slider of one option has no two ends; a run that has just begun has step 0 alone."""
+    panel = widgets.token_heat(write(tmp_path, tokens={at: TOKENS[at] for at in TOKENS if at[0] == 0}), 0)
+    assert len(panel.controls["step"].options) == 2
+    assert panel.controls["step"].value == 0
+    assert "every token is 0" in panel.outputs["view"].value
+
+
+def test_a_half_written_last_look_begins_at_the_one_before(tmp_path, shown):
+    """While a run writes, the last step has the tokens of some pairs only: the others raised."""
+    run = write(tmp_path, tokens={at: TOKENS[at] for at in TOKENS if at != (4, 1)})
+    assert widgets.token_heat(run, 1).controls["step"].value == 0
+    assert widgets.token_heat(run, 0).controls["step"].value == 4
+    with pytest.raises(DataProblem, match="not pair 1"):  # nothing to compare with
+        widgets.token_heat(write(tmp_path, tokens={at: TOKENS[at] for at in TOKENS if at != (0, 1)}), 1)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -200,7 +248,8 @@ def test_tokens_of_data_never_act(tmp_path, shown, monkeypatch, name):
     pairs = [pair(0, [[evil, evil, evil, STOP], [evil, STOP]], evil), PAIRS[1]]
     panel = widgets.token_heat(write(tmp_path, pairs), 0)
     found = Marked(panel.outputs["view"].value)
-    assert found.elements <= {"div", "b", "br", "span", "table", "tr", "th", "td", "kbd"}
+    assert found.elements <= {"div", "b", "br", "span", "table", "tr", "th", "td", "kbd", "details", "summary"}
+    assert panel.outputs["view"].value.count("<details>") == 2
     assert found.attributes <= {"style", "title"}
     assert all(re.fullmatch(r"[+-]\d+\.\d{3}", title) for title, _, _ in found.tokens)
     assert len(found.tokens) == 6

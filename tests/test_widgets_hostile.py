@@ -10,15 +10,19 @@ import re
 from functools import cache
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from payloads import NAMED, pair, rows, talk
 from PIL import Image
 
-from hermes_nb import audit, templates, views, widgets
+from hermes_nb import audit, history, plots, templates, views, widgets
+from hermes_nb.generate import Answer
+from hermes_nb.plots import explorer, losses
 
 ELEMENTS = {
     "div", "table", "thead", "tbody", "tr", "th", "td", "b", "br", "span", "ins", "del", "mark", "i", "kbd",
+    "details", "summary",
 }  # fmt: skip
 HIDDEN = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *map(chr, views.PLAIN)} - {"\n"}
 ACTIVE = ("window.__hit", "from-data", "\x1b", "\u202e", "\ud800")
@@ -28,6 +32,7 @@ LOOK = re.compile(
     r" *: *(?!.*(url|expression|var|attr))[\w#%., ()-]{1,40}"
 )
 CONTROL = re.compile(r"\\x[89][0-9a-f]")  # how views.text spells a control character
+FIGURE = re.compile(r"[+-]?\d+(\.\d+)?")
 LONG = 10_000  # html5lib takes half a second for more; such are boxes of tokens, which `VIEWS` has with fewer
 HTML5LIB = importlib.util.find_spec("html5lib") is not None
 
@@ -54,6 +59,9 @@ def shown(monkeypatch):
     seen = Recorder()
     monkeypatch.setattr(IPython.display, "display", seen)
     monkeypatch.setattr(Figure, "savefig", blank)
+    figures = (explorer, "margins_at"), (explorer, "margin_over_steps"), (losses, "loss_curves")
+    for where, name in (*figures, (plots, "heat_pair"), (plots, "answers")):
+        monkeypatch.setattr(where, name, lambda *data, **more: Figure())
     return seen.seen
 
 
@@ -89,6 +97,28 @@ def slider():
     return IntSlider(1, 1, 3, description="size")
 
 
+def looked(words: str) -> history.Looks:
+    """A run of two looks at two pairs, with data as its name, texts, kinds, sources and tokens."""
+    sides = {"pieces": [[words, "one"], [words]], "stops": [False, False]}
+    pairs = [pair(words) | sides | {"pair": 0}, pair("other") | sides | {"pair": 1}]
+    rows = [(words, s, p, 0.0, 0.0, 0.1 * s, 0.0, 0.1 * s) for s in (0, 2) for p in (0, 1)]
+    tokens = {(s, p): [[-1.0 + s, -2.0], [-3.0 - s]] for s in (0, 2) for p in (0, 1)}
+    return history.Looks(words, 0.1, pairs, pd.DataFrame(rows, columns=history.LOOKS), tokens)
+
+
+def speakers(words: str) -> dict:
+    """Two models: one named and speaking as data does, one that breaks off with it."""
+
+    def speak(messages, temperature, say, stop, max_new_tokens):
+        say(words)
+        return Answer(words, True, 1)
+
+    def fail(messages, **how):
+        raise ValueError(words)
+
+    return {words: speak, "other": fail}
+
+
 def role(words: str) -> dict:
     """A pair whose roles are data too."""
     return {part: [turn | {"role": words} for turn in pair(words)[part]] for part in ("prompt", "chosen", "rejected")}
@@ -116,7 +146,18 @@ WIDGETS = {  # every widget: (words, tokenizer) -> box
     "token_view of a conversation": lambda words, tokenizer: widgets.token_view(tokenizer, talk(words), 12).box,
     "pair_browser": lambda words, tokenizer: widgets.pair_browser([pair(words), pair("other")]).box,
     "pair_browser without roles": lambda words, tokenizer: widgets.pair_browser([pair(words), role(words)]).box,
+    "margin_explorer": lambda words, tokenizer: widgets.margin_explorer(looked(words)).box,
+    "margin_explorer of runs": lambda words, tokenizer: (
+        widgets.margin_explorer({words: looked(words), "b": looked(words)}, {words: words}).box
+    ),
+    "token_heat": lambda words, tokenizer: widgets.token_heat(looked(words)).box,
+    "chat": lambda words, tokenizer: widgets.chat(speakers(words), tokenizer, words, words, {words: words}).box,
+    "chat without example": lambda words, tokenizer: widgets.chat(speakers(words), question=words).box,
+    "loss_playground": lambda words, tokenizer: widgets.loss_playground(looked(words)).box,
 }
+
+
+NAMING = "margin", "chat"  # widgets whose text/plain names runs or models, cut and cleaned by `label`
 
 
 def whole(words: str) -> str:
@@ -190,6 +231,9 @@ def browsers(html: str, times: int = 1) -> tuple[set, set, list]:
 def check_attributes(attributes: set) -> None:
     """Only looks, and of those only what can neither fetch nor leave its place: nothing of this comes from data."""
     for name, value in attributes:
+        if name == "title":  # what a token earned, on hover
+            assert FIGURE.fullmatch(value)
+            continue
         assert name == "style"
         for declaration in filter(None, value.split(";")):
             assert LOOK.fullmatch(declaration), declaration
@@ -241,7 +285,8 @@ def check_box(name: str, words: str, shown: list, tokenizer) -> None:
     for bundle in shown:
         check_html(bundle.get("text/html", ""))
         check_plain(bundle.get("text/plain", ""))
-        assert not [active for active in ACTIVE if active in bundle.get("text/plain", "")]
+        said = "" if name.startswith(NAMING) else bundle.get("text/plain", "")
+        assert not [active for active in ACTIVE if active in said]
 
 
 def move(box) -> None:
@@ -312,7 +357,7 @@ def test_all_rows_at_once_are_as_safe_as_each(tokenizer, shown):
     "html",
     [
         "<b onclick=x>y</b>", "<img src=x>", "<b class=from-data>x</b>", "<!-- x -->", "<b style='position:fixed'>",
-        "$x$", "<b style='background:url(x)'>", "<b title=x>y</b>",
+        "$x$", "<b style='background:url(x)'>", "<b title=x>y</b>", "<b title='+1 x'>y</b>",
         "a\x1b[31m", "\u202e", "<span>\\(</span>x \\(", "<i\nid=from-data>", "<noscript><p title='</noscript>'>",
     ],
 )  # fmt: skip

@@ -76,6 +76,8 @@ def test_a_picture_comes_at_most_twice_a_second_and_costs_two_percent(watched, c
         board = dashboard.board
 
         class Board:
+            data = {}
+
             def __init__(self, *given): ...
 
             def feed(self, rows): ...
@@ -155,16 +157,60 @@ def test_in_a_terminal_there_is_a_bar_alone(monkeypatch, capsys):
 
 
 def test_the_line_tells_speed_memory_and_time_left():
-    """10 steps at 2 s and 400 tokens each: 200 tokens a second; 90 steps of 2 s are 3 minutes."""
-    history_rows = [
-        {"step": s, "split": "train", "metric": m, "value": v}
-        for s in range(1, 11)
-        for m, v in (("seconds", 2.0 * s), ("tokens", 400.0 * s), ("peak_gb", 2.71))
-    ]
-    line = live.status(history_rows, 10, 100)
-    assert line == "step 10 of 100 \u00b7 200 tokens a second \u00b7 2.7 GB at most \u00b7 about 3 min left"
-    assert live.status(history_rows[:3], 1, 100) == "step 1 of 100 \u00b7 2.7 GB at most"
+    """10 steps at 2 s and 400 tokens each: 200 tokens a second; 90 steps of 2 s and 2 looks of 30 s are 4 minutes."""
+    steps = list(range(1, 11))
+    data = {
+        ("train", "seconds"): (steps, [2.0 * s for s in steps]),
+        ("train", "tokens"): (steps, [400.0 * s for s in steps]),
+        ("train", "peak_gb"): (steps, [2.71] * 10),
+    }
+    told = "step 10 of 100 \u00b7 200 tokens a second \u00b7 2.7 GB at most \u00b7 about 3 min left"
+    assert live.status(data, 10, 100) == told
+    looks = {("looks", "seconds"): ([0, 10], [99.0, 30.0]), ("looks", "to_come"): ([0, 10], [3, 2])}
+    assert live.status(data | looks, 10, 100) == told.replace("3 min", "4 min")
+    assert live.status({("train", "peak_gb"): ([1], [2.71])}, 1, 100) == "step 1 of 100 \u00b7 2.7 GB at most"
     assert [live.duration(s) for s in (42, 170, 4800)] == ["42 s", "3 min", "1 h 20 min"]
+
+
+def test_a_run_that_ends_otherwise_leaves_a_picture_too(watched):
+    """Ctrl-C and errors left a box with a dead button, and nothing in the saved notebook."""
+    dashboard = widgets.Live()
+    for step in (1, 2):
+        dashboard(rows(step), step, 100)
+    dashboard.over(rows(3))
+    assert [how for how, _ in watched] == ["display", "update"]
+    assert dashboard.board.data["train", "margin"][0] == [1, 2, 3]
+
+
+def test_scores_after_the_last_step_add_no_second_picture(shown, monkeypatch):
+    """Held-out scores are logged at the last step again: the picture must be replaced, not followed by another."""
+    monkeypatch.setattr(events, "somebody_looks", lambda: False)
+    dashboard = widgets.Live()
+    for _ in range(2):
+        dashboard(rows(2), 2, 2)
+    dashboard.over(rows(2))
+    assert [how for how, _ in shown] == ["display", "update", "update"]
+
+
+def test_a_dashboard_can_be_used_for_the_next_run(watched):
+    """Stopped once, it would have stopped every later run after its first step, and drawn it into the old figure."""
+    dashboard = widgets.Live()
+    dashboard(rows(1), 1, 10)
+    dashboard.stop()
+    assert dashboard(rows(2), 2, 10) is True
+    dashboard.over(rows(2))
+    sft = [r for r in rows(1) if r["metric"] == "loss"]
+    assert dashboard(sft, 1, 10) is False
+    assert [panel.plan.name for panel in dashboard.board.panels] == ["loss"]
+    assert [how for how, _ in watched] == ["display", "update", "update", "display"]
+
+
+def test_a_run_that_goes_on_has_a_bar_that_does(shown, monkeypatch, capsys):
+    """From step 50 of 100 on, a bar that begins at 0 shows a speed and a time that are not so."""
+    monkeypatch.setattr(events, "somebody_looks", lambda: False)
+    dashboard = widgets.Live()
+    dashboard(rows(1), 51, 100)
+    assert (dashboard.bar.initial, dashboard.bar.n) == (50, 51)
 
 
 def test_only_core_widgets_are_used(watched):

@@ -1,9 +1,12 @@
 """The margin explorer. Run alone: python -m pytest tests/test_widgets_margins.py"""
 
 import json
+import threading
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from payloads import NAMED
 
 from hermes_nb import history, widgets
@@ -134,17 +137,88 @@ def test_nothing_left_is_said_and_can_be_undone(panel):
     assert "What is hail?" in panel.outputs["text"].value
 
 
-def test_several_runs_are_drawn_over_one_another(tmp_path, shown):
+def test_several_runs_are_drawn_over_one_another(tmp_path, shown, monkeypatch):
     """Margins of two betas look comparable and are not; a run without the step shows an older one."""
     files = {"low": write(tmp_path), "high": write(tmp_path, "high", 0.5, (0, 2))}
+    figures, draw = [], widgets.margins.png
+    monkeypatch.setattr(widgets.margins, "png", lambda fig: figures.append(fig) or draw(fig))
     panel = widgets.margin_explorer(files)
     assert "beta differs" in panel.outputs["note"].value
     assert "in the order of low" in panel.outputs["note"].value
     table = panel.outputs["numbers"].value  # pair 2: 0.1 * -3 at step 4, 0.5 * 3 at step 2
     assert ">-0.3<" in table
     assert ">+1.5<" in table
-    both = panel.outputs["figure"].value
-    assert both != widgets.margin_explorer(files["low"]).outputs["figure"].value
+    both = figures[0]
+    outlines = [patch.get_linestyle() for patch in both.axes[0].patches if not patch.get_fill()]
+    assert len(set(outlines)) == len(outlines) == 2
+    texts = [text.get_text() for text in both.legends[0].get_texts()]
+    assert [text.split(" (beta")[0] for text in texts] == ["low", "high"]
+
+
+def test_runs_whose_names_differ_late_stay_apart(tmp_path, shown):
+    """Cut to one key, the second run would silently take the place of the first."""
+    files = {"x" * 50 + end: write(tmp_path, end, beta) for end, beta in (("1", 0.1), ("2", 0.5))}
+    panel = widgets.margin_explorer(files)
+    assert ">-0.3<" in panel.outputs["numbers"].value
+    assert ">-1.5<" in panel.outputs["numbers"].value
+    one, two = shown[0]["text/plain"].split("runs: ")[1].split(", ")
+    assert one != two
+    assert two.endswith("(2)")
+
+
+def test_a_first_view_that_cannot_be_drawn_is_an_error_of_the_cell(tmp_path, shown, monkeypatch):
+    """Kept for a callback, it would be an empty picture that nobody asks about."""
+
+    def fail(*args):
+        raise TypeError("cannot draw")
+
+    monkeypatch.setattr(widgets.margins.explorer, "margins_at", fail)
+    with pytest.raises(TypeError, match="cannot draw"):
+        widgets.margin_explorer(write(tmp_path))
+    assert not shown
+
+
+def test_a_change_that_comes_while_another_is_drawn_is_drawn_after_it(panel, monkeypatch):
+    """Callbacks run in two threads: the slider would stand at a step that the picture does not show."""
+    drawn, other = [], threading.Thread(target=lambda: setattr(panel.controls["step"], "value", 0))
+
+    def draw(runs, step, *more):
+        drawn.append(step)
+        if len(drawn) == 1:
+            other.start()
+            other.join(0.1)  # it waits for us, and we for it no longer than this
+        return Figure(figsize=(1, 1))
+
+    monkeypatch.setattr(widgets.margins.explorer, "margins_at", draw)
+    panel.controls["step"].value = 2
+    other.join(10)
+    assert (drawn, panel.controls["step"].value) == ([2, 0], 0)
+
+
+def test_a_value_that_a_control_refuses_leaves_the_view_alive(panel, monkeypatch):
+    """A refusal while the choices are set would leave the box deaf to every later change."""
+    import traitlets
+
+    def refuse(*args):
+        raise traitlets.TraitError("no <such> step")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(widgets.margins, "offer", refuse)
+        panel.controls["refresh"].click()
+        assert "not refreshed: no &lt;such&gt; step" in panel.outputs["note"].value
+    panel.controls["pair"].value = 1
+    assert "Why snow?" in panel.outputs["text"].value
+
+
+def test_pairs_without_a_margin_or_a_row_are_told_as_they_are(tmp_path, shown):
+    """A run that blew up is no filter, and `row None` is no row."""
+    found = history.looks(write(tmp_path, pairs=[{**one, "row": None} for one in PAIRS]))
+    found.table.loc[found.table.step == 4, "margin"] = float("nan")
+    assert pd.isna(found.margins(4)).all()
+    panel = widgets.margin_explorer(found)
+    assert "filters" not in panel.outputs["note"].value
+    assert "source: web<" in panel.outputs["numbers"].value
+    assert panel.controls["length"].description == "chosen tokens"
 
 
 def test_pairs_that_runs_do_not_share_are_left_out(tmp_path, shown):
@@ -235,12 +309,16 @@ def test_texts_of_data_never_act(tmp_path, shown, monkeypatch, name):
     panel = widgets.margin_explorer(
         {evil: write(tmp_path, pairs=pairs), "b": write(tmp_path, "b", pairs=pairs)}, {evil: evil}
     )
-    panel.controls["pair"].value = 0
-    for output in ("note", "numbers", "text"):
-        elements, attributes = parsed(panel.outputs[output].value)
-        assert elements <= ELEMENTS
-        assert {key for key, _ in attributes} <= {"style"}
-    assert shown[0]["text/plain"].isprintable()
+    alone = widgets.margin_explorer(write(tmp_path, pairs=pairs))  # here the kind itself stands in the legend
+    for one in (panel, alone):
+        one.controls["pair"].value = 0
+        for output in ("note", "numbers", "text"):
+            elements, attributes = parsed(one.outputs[output].value)
+            assert elements <= ELEMENTS
+            assert {key for key, _ in attributes} <= {"style"}
+    for bundle in shown:
+        assert bundle["text/plain"].isprintable()
+        assert bundle["image/png"] or name not in DRAWN
     said = [w.description for w in panel.controls.values()] + [panel.controls["search"].placeholder]
     assert all(len(text) < 20 and text.replace(",", "").replace(" ", "").isalpha() for text in said if text)
     options = [text for key in ("pair", "kind", "source") for text, _ in panel.controls[key].options]

@@ -64,12 +64,20 @@ def test_with_a_tokenizer_they_count_tokens(plain_tokenizer):
         ({"search": "STRASSE"}, [3]),
         ({"search": "on and"}, [2]),
         ({"search": "nothing like it"}, []),
+        ({"search": "TWO"}, [1, 3]),  # the source of one, a word of the other
+        ({"search": "special"}, [2]),
+        ({"search": "  water \n"}, [0, 1]),
+        ({"search": "   "}, [0, 1, 2, 3]),
+        ({"search": "(none)"}, []),
         ({"source": "one", "kind": "a", "length": (2, 9), "search": "german"}, [3]),
     ],
 )
 def test_what_is_left_is_what_passes_every_filter(filters, left):
-    """Bounds belong to the range, equal lengths are neither longer, case does not count, all three parts are read."""
-    assert matching(columns(ROWS), **filters) == left
+    """Bounds belong to the range, equal lengths are neither longer, case does not count, source and kind are read."""
+    table = columns([row | {"kind": "special"} if row["row"] == 2 and "kind" not in filters else row for row in ROWS])
+    assert matching(table, **filters) == left
+    bare = columns([{part: row[part] for part in ("prompt", "chosen", "rejected")} for row in ROWS])
+    assert matching(bare, search="(none)") == []
 
 
 def test_a_list_and_a_dataset_give_the_same():

@@ -179,13 +179,16 @@ def test_a_beta_that_is_none_is_refused(beta):
         widgets.loss_playground(looked([0.5], beta=beta))
 
 
-def test_a_problem_in_a_callback_is_a_sentence(monkeypatch):
+@pytest.mark.parametrize("problem", [DataProblem, ValueError, OverflowError])
+def test_a_problem_in_a_callback_is_a_sentence(monkeypatch, problem):
     """An exception in a callback is lost: the figure would stand still without a word."""
     panel = widgets.loss_playground()
 
     def fail(*args, **more):
-        raise DataProblem("no <such> loss")
+        raise problem("no <such> loss")
 
     monkeypatch.setattr(losses, "loss_curves", fail)
     panel.controls["margin"].value = 1.0
     assert panel.outputs["line"].value == "<p>no &lt;such&gt; loss</p>"
+    with pytest.raises(problem, match="no <such> loss"):  # at first it is the cell's: a picture would be empty
+        widgets.loss_playground()

@@ -85,4 +85,4 @@ def test_a_speaker_lets_its_adapter_act_and_draws_anew(monkeypatch):
     adapted, plain = widgets.speaker("m", "t", "dpo", seed=3), widgets.speaker("m", "t")
     for speak in (adapted, adapted, plain):
         speak(["q"], temperature=0.5, say=print, stop=None, max_new_tokens=9)
-    assert seen == [(["dpo"], ["q"], 9, 0.5, 3), (["dpo"], ["q"], 9, 0.5, 4), ([], ["q"], 9, 0.5, 0)]
+    assert seen == [(["dpo"], ["q"], 9, 0.5, 3), (["dpo"], ["q"], 9, 0.5, 4), (["base"], ["q"], 9, 0.5, 0)]

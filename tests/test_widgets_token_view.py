@@ -1,6 +1,7 @@
 """Tokens under a slider. Run alone: python -m pytest tests/test_widgets_token_view.py"""
 
 import copy
+import sys
 
 import pytest
 
@@ -176,6 +177,48 @@ def test_a_row_that_cannot_be_tokenized_is_a_sentence_and_the_next_one_works(sho
         panel.controls["row"].value = 1
         assert "at max_length" in panel.outputs["sentence"].value
         assert "<b>rejected</b>" in panel.outputs["tokens"].value
+
+
+def test_a_conversation_may_have_a_prompt_of_its_own(shown, tokenizer):
+    """ultrachat_200k has `messages` and the first question again as a string `prompt`; all its rows were refused."""
+    row = {"prompt": "what is rain", "prompt_id": "1", "messages": pair()["prompt"] + pair()["chosen"]}
+    assert "conversation still ends" in widgets.token_view(tokenizer, row).outputs["sentence"].value
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, TypeError, IndexError, AttributeError])
+def test_whatever_a_row_raises_is_a_sentence(shown, tokenizer, monkeypatch, error):
+    """An exception in a callback is seen by nobody: the old row's tokens would stand there as the new one's."""
+    panel = widgets.token_view(tokenizer, [pair(), pair()])
+
+    def odd(*_):
+        raise error("<b>odd")
+
+    monkeypatch.setattr(views, "row_tokens", odd)
+    panel.controls["row"].value = 1
+    said = panel.outputs["sentence"].value
+    assert "this row cannot be tokenized" in said
+    assert "&lt;b&gt;odd" in said
+    assert panel.outputs["tokens"].value == ""
+
+
+def test_a_small_max_length_is_the_one_that_is_shown(shown, tokenizer):
+    """Asked for 4, it showed 8 without a word."""
+    panel = widgets.token_view(tokenizer, pair(), max_length=4)
+    assert (panel.controls["max_length"].min, panel.controls["max_length"].value) == (4, 4)
+    assert "at max_length 4:" in panel.outputs["sentence"].value
+    with pytest.raises(DataProblem, match="leaves no token"):
+        widgets.token_view(tokenizer, pair(), max_length=0)
+
+
+def test_the_tokens_of_the_last_rows_alone_are_kept(shown, tokenizer, monkeypatch):
+    """Sliding through a large set would fill the memory; the row shown last must not be the first to go."""
+    monkeypatch.setattr(sys.modules[answers.__module__], "KEPT", 2)  # the function hides the module of its name
+    calls = []
+    monkeypatch.setattr(views, "row_tokens", lambda *a, real=views.row_tokens: calls.append(a) or real(*a))
+    row = widgets.token_view(tokenizer, [pair()] * 3, side="chosen").controls["row"]
+    for value, count in ((1, 2), (0, 2), (2, 3), (0, 3), (1, 4)):
+        row.value = value
+        assert len(calls) == count
 
 
 def test_a_template_that_refuses_a_row_is_a_sentence(shown, tokenizer):

@@ -136,7 +136,33 @@ def test_the_result_is_shown_on_demand_and_from_five_votes_on(shown):
     for _ in range(2):
         buttons[0].click()
     assert result.disabled
-    assert ballot.state["seen_after"] == [5, 8]
+    assert ballot.state["seen_after"] == [5]
+    assert "8 votes, of which 3 were cast after you had seen a result" in parts(ballot)[0].value
+
+
+def test_a_blind_voter_is_not_called_seeing(shown):
+    """Who never asked for the result was told at the end that the votes were not blind."""
+    ballot = widgets.vote(pairs(6))
+    for _ in range(6):
+        parts(ballot)[2][0].click()
+    assert ballot.state["seen_after"] == []
+    said = parts(ballot)[0].value + below(ballot)[0].value
+    assert "done: dpo wins" in said
+    assert "6 votes cast" in said
+    assert not [words for words in ("you saw", "not blind", "had seen") if words in said]
+
+
+@pytest.mark.parametrize("choice", [1, 2])
+def test_undo_after_the_reveal_is_no_way_back_to_blindness(shown, choice):
+    """The key tells which style is whose: a vote changed then makes any result, and was recorded as blind."""
+    ballot = widgets.vote(pairs(3))
+    for _ in range(3):
+        parts(ballot)[2][choice].click()
+    below(ballot)[1].click()
+    assert "after 3 votes, and what came later is not blind" in below(ballot)[0].value
+    parts(ballot)[2][choice].click()
+    assert [v["blind"] for v in ballot.state["votes"]] == [True, True, False]
+    assert "3 votes, of which 1 were cast after you had seen a result" in parts(ballot)[0].value
 
 
 def test_the_end_tells_which_model_stood_where(shown):

@@ -27,10 +27,10 @@ def duels(prompts: list[list[dict]], answers: dict) -> list[dict]:
 class Ballot:
     """A blind vote over pairs of answers: two texts, three buttons, and what was voted as plain data.
 
-    `state` is `{"seed", "names", "votes", "undone", "seen_after"}`, each vote `{"pair", "left", "winner"}` with names
-    or `tie`; `undone` are votes taken back, `seen_after` the numbers of votes at which the result was looked at: who
-    has seen it votes no longer blind. Which side shows which answer, and the order of the pairs, follow from `seed`.
-    Raises DataProblem for pairs without a text.
+    `state` is `{"seed", "names", "votes", "undone", "seen_after"}`, each vote `{"pair", "left", "winner", "blind"}`
+    with names or `tie`; `undone` are votes taken back, `seen_after` the numbers of votes at which the result was looked
+    at: who has seen it votes no longer blind, and taking votes back does not undo that. Which side shows which answer,
+    and the order of the pairs, follow from `seed`. Raises DataProblem for pairs without a text.
     """
 
     def __init__(self, pairs: list[dict], names: tuple[str, str] = ("sft", "dpo"), seed: int = 0):
@@ -64,11 +64,17 @@ class Ballot:
         number, left = self.now()[0], self.left[self.now()[0]]
         right = next(n for n in self.state["names"] if n != left)
         winner = {"left": left, "right": right, "tie": "tie"}[choice]
-        self.state["votes"].append({"pair": number, "left": left, "winner": winner})
+        blind = not self.state["seen_after"]
+        self.state["votes"].append({"pair": number, "left": left, "winner": winner, "blind": blind})
 
     def undo(self) -> None:
-        """Take the last vote back, so that its pair is to be voted on again; it stays in `undone`."""
+        """Take the last vote back, so that its pair is to be voted on again; it stays in `undone`.
+
+        After the last pair this counts as a look at the result: it was shown there, with the key.
+        """
         if self.state["votes"]:
+            if self.now() is None:
+                self.seen()
             self.state["undone"].append(self.state["votes"].pop())
 
     def seen(self) -> None:
@@ -78,10 +84,10 @@ class Ballot:
             self.state["seen_after"].append(count)
 
     def result(self, votes: list[dict] | None = None) -> dict:
-        """`{wins, agrees, ties, voted}` of the votes, or of `votes` given: rates with Wilson's 95 % interval.
+        """`{wins, agrees, ties, voted, blind}` of the votes, or of `votes` given: rates with Wilson's 95 % interval.
 
         `wins`: the second name wins, among votes that are no ties. `agrees`: the vote is what the pair's `rule` says,
-        among votes and rules that are no ties.
+        among votes and rules that are no ties. `blind`: how many of the `voted` were cast before any look at a result.
         """
         votes = self.state["votes"] if votes is None else votes
         decided = [v for v in votes if v["winner"] != "tie"]
@@ -91,6 +97,7 @@ class Ballot:
             "agrees": rate(mine == rule for mine, rule in ruled if rule != "tie"),
             "ties": len(votes) - len(decided),
             "voted": len(votes),
+            "blind": sum(v.get("blind", False) for v in votes),  # a vote that does not say so is not called blind
         }
 
     def simulated(self, right: float, count: int, seed: int = 1) -> list[dict]:
@@ -100,7 +107,6 @@ class Ballot:
             rule = self.pairs[number].get("rule", "tie")
             sure = rule if rule in self.state["names"] else dice.choice(self.state["names"])
             other = next(n for n in self.state["names"] if n != sure)
-            votes.append(
-                {"pair": number, "left": self.left[number], "winner": sure if dice.random() < right else other}
-            )
+            winner = sure if dice.random() < right else other
+            votes.append({"pair": number, "left": self.left[number], "winner": winner, "blind": True})
         return votes

@@ -86,8 +86,9 @@ def load_adapters(model, folders: dict):
 
 @contextmanager
 def active(model, name: str):
-    """Let adapter `name` of `load_adapters` act; `base` means none. PEFT raises ValueError for an unknown name.
+    """Let adapter `name` of `load_adapters` act; `base` means none. What acted before acts again afterwards.
 
+    PEFT raises ValueError for an unknown name.
     One thread at a time: a chat that answers while a cell runs must not be given that cell's adapter.
     """
     from peft import PeftModel
@@ -99,8 +100,12 @@ def active(model, name: str):
             with model.disable_adapter():
                 yield model
         else:
+            before = model.active_adapter
             model.set_adapter(name)
-            yield model
+            try:
+                yield model
+            finally:
+                model.set_adapter(before)
 
 
 def _fp32(model):

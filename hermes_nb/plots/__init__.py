@@ -34,9 +34,7 @@ from hermes_nb.plots.preference import (
     betas,
     by_kind,
     failures,
-    loss_and_gradient,
     margin_steps,
-    scatter,
     stop_rates,
     two_references,
 )
@@ -58,10 +56,10 @@ __all__ = [
     "answers", "behaviour", "betas", "bits_by_block", "Board", "by_kind", "calibration", "candidates", "characters",
     "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
     "heat_pair", "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
-    "loss_and_gradient", "loss_at", "loss_curves", "loss_facts", "loss_runs", "loss_slope", "lost_stops", "MARGIN",
+    "loss_at", "loss_curves", "loss_facts", "loss_runs", "loss_slope", "lost_stops", "MARGIN",
     "margin_over_steps", "margin_steps", "margins", "margins_at", "memory_ledger", "memory_line", "mixture",
     "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers", "reasons", "REJECTED", "road",
-    "safety", "scatter", "shares", "sizes", "stop_rates", "stops_and_lengths", "story", "sum_by_hand", "survival",
+    "safety", "shares", "sizes", "stop_rates", "stops_and_lengths", "story", "sum_by_hand", "survival",
     "survival_by_layer", "temperatures", "tokens", "two_bases", "two_references", "votes_needed", "weight_meanings",
     "WIDTH", "word_rule",
 ]  # fmt: skip

@@ -20,7 +20,8 @@ def heat_pair(pieces, values, stops=(False, False), title: str = "", share: floa
     whether the last one is the stop token, which gets a frame. Both sides have one symmetric scale; its end is `share`
     of the largest value. Raises DataProblem where texts and numbers do not fit together.
     """
-    limit = share * max([1e-9, *(abs(v) for side in values for v in side if abs(v) < float("inf"))])
+    sizes = [abs(v) for side in values for v in side if abs(v) < float("inf")]
+    limit = share * max([1e-9, *sizes])
     placed = []
     for name, texts, numbers in zip(("chosen", "rejected"), pieces, values, strict=True):
         if len(texts) != len(numbers):
@@ -36,13 +37,23 @@ def heat_pair(pieces, values, stops=(False, False), title: str = "", share: floa
         f"purple: likelier, orange: less likely, full colour at \u00b1{limit:.2g}"
         if limit > 2e-9
         else "all tokens are 0"
+        if len(sizes) == sum(map(len, values))
+        else "tokens without a number"
     )
     ax.set_title(
         f"{title}   {end}; framed: stop token".strip(), fontsize=10, loc="left", color=NEUTRAL, parse_math=False
     )
-    _side(ax, 0.3, f"chosen: sum {sum(values[0]):+.2f}", pieces[0], values[0], placed[0], limit, stops[0])
-    _side(ax, lines[0] + 1.6, f"rejected: sum {sum(values[1]):+.2f}", pieces[1], values[1], placed[1], limit, stops[1])
+    heads = [
+        f"{name}: sum {figure_of(sum(side), 2)}" for name, side in zip(("chosen", "rejected"), values, strict=True)
+    ]
+    _side(ax, 0.3, heads[0], pieces[0], values[0], placed[0], limit, stops[0])
+    _side(ax, lines[0] + 1.6, heads[1], pieces[1], values[1], placed[1], limit, stops[1])
     return fig
+
+
+def figure_of(value: float, digits: int = 3) -> str:
+    """A number with its sign, such as `+0.123`, or `no number` for NaN, which a run that blew up has."""
+    return f"{value:+.{digits}f}" if value == value else "no number"
 
 
 def _side(ax, top: float, head: str, pieces, values, places, limit: float, stop: bool) -> None:
@@ -51,7 +62,7 @@ def _side(ax, top: float, head: str, pieces, values, places, limit: float, stop:
     ax.text(0, top + 0.4, head + (f", and {more} more tokens" if more else ""), va="center", color=NEUTRAL, fontsize=10)
     for at, ((line, column, shown), value) in enumerate(zip(places, values, strict=False)):
         colour = _mix(value / limit)
-        framed = {"edgecolor": "#303030", "linewidth": 1.6} if stop and at == len(pieces) - 1 else {"edgecolor": "none"}
+        framed = {"edgecolor": NEUTRAL, "linewidth": 3.2} if stop and at == len(pieces) - 1 else {"edgecolor": "none"}
         corner = column + 0.05, top + 1 + line + 0.06
         ax.add_patch(Rectangle(corner, len(shown) - 0.1, 0.88, facecolor=colour, **framed))
         style = {"family": "monospace", "fontsize": 9, "va": "center", "color": "#202020", "parse_math": False}

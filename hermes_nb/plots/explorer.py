@@ -5,6 +5,7 @@ and order, not sizes. Lesson: 03_dpo.
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from hermes_nb.history import Looks
-from hermes_nb.plots.base import CHOSEN, MARGIN, NEUTRAL, REJECTED, WIDTH, figure, legend
+from hermes_nb.plots.base import CHOSEN, MARGIN, NEUTRAL, REJECTED, WIDTH, figure, legend, plain
 from hermes_nb.plots.picking import at, seen, shared
 from hermes_nb.plots.preference import COLOURS, STYLES, UNIT
 
@@ -38,31 +39,53 @@ class _Group:
         return Line2D([], [], color=self.colour, linestyle=line, marker=MARKERS[self.number % len(MARKERS)])
 
 
+def _short(text) -> str:
+    """A name from data as one short line that can be drawn and that a legend shows: matplotlib hides a first _."""
+    line = plain(" ".join(str(text).split()))
+    line = line if len(line) <= 40 else line[:39] + "\u2026"
+    return f" {line}" if line[:1] == "_" else line
+
+
 def _by_kind(looks: Looks, rows, names: dict) -> list[_Group]:
     """One run's pairs by kind: those of `names` first; kinds beyond the first seven are one group."""
-    kinds = {p["pair"]: p.get("kind") or "" for p in looks.pairs}
+    kinds = {p["pair"]: str(p.get("kind") or "") for p in looks.pairs}
     present = [k for k in names if k in kinds.values()] + sorted(set(kinds.values()) - set(names))
     own = present if len(present) <= SHOWN else present[: SHOWN - 1]
     mine = np.array([kinds[pair] for pair in rows.index], dtype=object)
-    groups = [_Group(names.get(kind, kind or "no kind"), rows.loc[mine == kind], i) for i, kind in enumerate(own)]
+    labels = [_short(names.get(kind, kind or "no kind")) for kind in own]
+    groups = [_Group(label, rows.loc[mine == own[i]], i) for i, label in enumerate(labels)]
     if own != present:
         groups.append(_Group("other kinds", rows.loc[~np.isin(mine, own)], SHOWN - 1))
     return groups
 
 
-def _by_run(runs: dict[str, Looks], step: int, tables: dict) -> list[_Group]:
-    """Every run's pairs, and in its name what they come to."""
+def _by_run(runs: dict[str, Looks], step: int, tables: dict, pair: int | None) -> list[_Group]:
+    """Every run's pairs, and in its name what they come to and the margin of the picked pair."""
     out = []
     for number, (label, looks) in enumerate(runs.items()):
-        beta = "" if f"{looks.beta:g}" in label else f" (beta {looks.beta:g})"
+        beta = f"{looks.beta:g}"
+        # a label may name beta already, as "0.1" or "beta 0.1"; a 1 in "run 1" is none
+        named = re.search(rf"beta[ =_]*{re.escape(beta)}(?![\w.])|^{re.escape(beta)}$", label, re.IGNORECASE)
+        name = _short(label) + ("" if named else f" (beta {beta})")
         old = "" if at(looks, step) == step else f", of step {at(looks, step)}"
-        out.append(_Group(f"{label}{beta}: {_summary(tables[label].margin)}{old}", tables[label], number))
+        rows = _finite(tables[label])
+        mine = f"; pair {pair}: {rows.margin[pair]:+.2g}" if pair in rows.index else ""
+        out.append(_Group(f"{name}: {_summary(tables[label].margin)}{old}{mine}", rows, number))
     return out
 
 
 def _summary(margins) -> str:
-    """Mean and how many are above 0."""
-    return f"mean margin {margins.mean():+.2g}, {(margins > 0).sum()} above 0" if len(margins) else "no pair"
+    """Mean and how many are above 0; how many are no number, as in a run that blew up."""
+    finite = margins[np.isfinite(margins)]
+    lost = len(margins) - len(finite)
+    said = [f"mean margin {finite.mean():+.2g}, {(finite > 0).sum()} above 0"] if len(finite) else []
+    said += [f"{lost} {'pair has' if lost == 1 else 'pairs have'} no finite margin"] if lost else []
+    return ", ".join(said) or "no pair"
+
+
+def _finite(rows):
+    """The rows that can be drawn."""
+    return rows[np.isfinite(rows.margin)]
 
 
 def margins_at(runs: dict[str, Looks], step: int, keep=None, pair: int | None = None, names=None) -> Figure:
@@ -73,25 +96,21 @@ def margins_at(runs: dict[str, Looks], step: int, keep=None, pair: int | None = 
     """
     kept = set(shared(runs)) & set(shared(runs) if keep is None else keep)
     tables = {label: seen(looks, step) for label, looks in runs.items()}
-    tables = {label: t[t.index.isin(kept) & np.isfinite(t.margin)] for label, t in tables.items()}
+    tables = {label: t[t.index.isin(kept)] for label, t in tables.items()}
     (label, first), *others = runs.items()
-    groups = _by_run(runs, step, tables) if others else _by_kind(first, tables[label], names or {})
+    groups = _by_run(runs, step, tables, pair) if others else _by_kind(first, _finite(tables[label]), names or {})
     fig, (left, right) = figure(2, 4.1)
     _histogram(left, runs, groups, kept, bool(others))
     _rewards(right, runs, groups)
     if pair is not None:
-        _mark(left, right, [g for g in groups if pair in g.rows.index], pair)
-    _headline(fig, others, f"step {step if others else at(first, step)}", tables, len(first.pairs))
+        _mark(left, right, [g for g in groups if pair in g.rows.index], pair, bool(others))
+    alone = f"; {_summary(tables[label].margin)}" if not others else ""  # several say so in the legend
+    said = alone if kept else ": none fits the filters"
+    most = max(len(_finite(rows)) for rows in tables.values())
+    shown = f"step {step if others else at(first, step)}: {most} of {len(first.pairs)} pairs{said}"
+    fig.suptitle(shown, fontsize=11, color=NEUTRAL)
     _legend(fig, groups, bool(others))
     return fig
-
-
-def _headline(fig, others: list, step: str, tables: dict, pairs: int) -> None:
-    """What is shown and, of a single run, what it comes to; several say so in the legend."""
-    tables = list(tables.values())
-    most = max(map(len, tables))
-    said = f"; {_summary(tables[0].margin)}" if most and not others else "" if most else ": none fits the filters"
-    fig.suptitle(f"{step}: {most} of {pairs} pairs{said}", fontsize=11, color=NEUTRAL)
 
 
 def _legend(fig, groups: list[_Group], runs: bool) -> None:
@@ -99,7 +118,7 @@ def _legend(fig, groups: list[_Group], runs: bool) -> None:
 
     A constrained layout would move the axes from step to step, and takes half the time of a picture.
     """
-    labels = [g.label if g.label[:1] != "_" else f" {g.label}" for g in groups]  # matplotlib hides a first _
+    labels = [g.label for g in groups]
     columns = 1 if runs else len(labels) if sum(map(len, labels)) + 8 * len(labels) < 130 else 2
     look = {"loc": "lower center", "frameon": False, "fontsize": 9, "labelcolor": NEUTRAL, "ncols": columns}
     for text in fig.legend([g.handle(runs) for g in groups], labels, **look).get_texts():
@@ -174,19 +193,18 @@ def _rewards(ax, runs: dict[str, Looks], groups: list[_Group]) -> None:
     )
 
 
-def _mark(left, right, groups: list[_Group], pair: int) -> None:
-    """The picked pair: a line through the bars and a ring around the point, for every run."""
+def _mark(left, right, groups: list[_Group], pair: int, several: bool) -> None:
+    """The picked pair: a sign below the bars and a ring around the point; of several runs each has its own sign."""
     for g in groups:
         row = g.rows.loc[pair]
-        if len(groups) == 1:
+        if not several:
             left.axvline(row.margin, color=NEUTRAL, linewidth=1.2, zorder=0)
-        colour = g.colour if len(groups) > 1 else NEUTRAL
-        left.plot([row.margin], [0], "^", markersize=10, color=colour, mec=NEUTRAL, clip_on=False, zorder=5)
+        sign, colour = (MARKERS[g.number % len(MARKERS)], g.colour) if several else ("^", NEUTRAL)
+        left.plot([row.margin], [0], sign, markersize=10, color=colour, mec=NEUTRAL, clip_on=False, zorder=5)
         right.plot([row.reward_chosen], [row.reward_rejected], "o", markersize=13, mfc="none", mec=NEUTRAL, mew=2)
     if groups:
-        left.set_title(
-            f"\u25b2 pair {pair}: " + ", ".join(f"{g.rows.loc[pair].margin:+.2g}" for g in groups), fontsize=10
-        )
+        one = f"\u25b2 pair {pair}: {groups[0].rows.loc[pair].margin:+.2g}"
+        left.set_title(f"pair {pair}" if several else one, fontsize=10)
         right.set_title(f"\u25ef pair {pair}", fontsize=10)
 
 
@@ -196,8 +214,8 @@ def margin_over_steps(runs: dict[str, Looks], pair: int) -> Figure:
     for number, (label, looks) in enumerate(runs.items()):
         rows = looks.table[looks.table.pair == pair].sort_values("step")
         style = {"markersize": 5, "marker": MARKERS[number % len(MARKERS)], "linestyle": STYLES[number % len(STYLES)]}
-        name, colour = (label, COLOURS[number % len(COLOURS)]) if len(runs) > 1 else ("margin", MARGIN)
-        ax.plot(rows.step, rows.margin, label=name if name[:1] != "_" else f" {name}", color=colour, **style)
+        name, colour = (_short(label), COLOURS[number % len(COLOURS)]) if len(runs) > 1 else ("margin", MARGIN)
+        ax.plot(rows.step, rows.margin, label=name, color=colour, **style)
         if len(runs) == 1:
             ax.plot(rows.step, rows.reward_chosen, "--", color=CHOSEN, label="reward of chosen")
             ax.plot(rows.step, rows.reward_rejected, "-.", color=REJECTED, label="reward of rejected")

@@ -1,4 +1,4 @@
-"""What DPO does, in pictures: loss and pull, margins, rewards, beta, failures against a healthy run.
+"""What DPO does, in pictures: margins, rewards, beta, failures against a healthy run.
 
 Experiments are as of `lessons.experiment`; a wrong run, step or label raises DataProblem. Lesson: 03_dpo.
 """
@@ -52,33 +52,6 @@ def _below(fig, pairs: dict) -> None:
 def _loss(margin, smoothing: float):
     """-(1 - s) log sigmoid(m) - s log sigmoid(-m)."""
     return (1 - smoothing) * np.logaddexp(0, -margin) + smoothing * np.logaddexp(0, margin)
-
-
-def loss_and_gradient(beta: float = 0.1, margin: float = 0.0, label_smoothing: float = 0.0) -> Figure:
-    """DPO's loss over the margin, and the pull of its gradient, with the given margin marked.
-
-    loss = -(1 - s) log sigmoid(m) - s log sigmoid(-m); the pull on each log-prob is beta (sigmoid(-m) - s), up for
-    chosen, down for rejected; https://arxiv.org/abs/2305.18290, Eq. 7. The axes stay put, so that sliders show change.
-    """
-    at = np.linspace(-6, 6, 241)
-    fig, (left, right) = figure(2, 3.2)
-    weights, here = 1 / (1 + np.exp(at)) - label_smoothing, float(_loss(margin, label_smoothing))
-    weight = float(np.exp(-np.logaddexp(0, margin)) - label_smoothing)
-    left.plot(at, _loss(at, label_smoothing), color=CHOSEN)
-    left.plot([margin], [here], "o", color=REJECTED, markersize=8)
-    left.axhline(np.log(2), color=NEUTRAL, linestyle=":", linewidth=1)
-    left.text(5.9, np.log(2) + 0.08, "ln 2: the loss at the start", color=NEUTRAL, ha="right", fontsize=9)
-    left.set(xlabel=f"margin {UNIT}", ylabel="loss (nats)", xlim=(-6, 6), ylim=(0, 6.2))
-    left.set_title(f"margin {margin:+.2f} = beta x {margin / beta:+.1f} nats: loss {here:.3f}", fontsize=11)
-    right.plot(at, weights, color=GREY, linestyle="--", label="gradient weight")
-    right.plot(at, beta * weights, color=MARGIN, label=f"pull on a log-prob: {beta:g} x weight")
-    right.plot([margin, margin], [weight, beta * weight], "o", color=REJECTED, markersize=7)
-    right.axhline(0, color=NEUTRAL, linewidth=0.8)
-    bounds = {"xlim": (-6, 6), "ylim": (min(-0.3, -label_smoothing - 0.05), 1.05)}
-    right.set(xlabel=f"margin {UNIT}", ylabel="weight; pull (nats of loss a nat)", **bounds)
-    right.set_title(f"pull {beta * weight:+.4f} = beta {beta:g} x weight {weight:+.3f}", fontsize=11)
-    legend(right, loc="upper right")
-    return fig
 
 
 def failures(experiments: dict) -> Figure:
@@ -187,24 +160,6 @@ def margin_steps(steps: dict, kinds: list[str], names: dict, step: int) -> Figur
     over = f"{sum(m > 0 for m in now)} above 0" if np.ptp(now) > 0 else "all in one bar, off the axis"
     ax.set_title(f"step {step}: mean margin {np.mean(now):+.2f}; {len(now)} pairs, {over}", fontsize=11)
     legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
-    return fig
-
-
-def scatter(reward_chosen: list[float], reward_rejected: list[float], kinds: list[str], names: dict) -> Figure:
-    """Each pair as a point: reward of chosen against reward of rejected; below the diagonal the margin is above 0."""
-    fig, (ax,) = figure(1, 4.6)
-    every = [0, *reward_chosen, *reward_rejected]
-    room = 0.06 * np.ptp(every) or 1.0
-    ends = [min(every) - room, max(every) + room]
-    ax.fill_between(ends, ends, ends[0], color=MARGIN, alpha=0.10, linewidth=0)
-    ax.plot(ends, ends, color=NEUTRAL, linestyle="--", linewidth=1, label="margin 0")
-    for k, (kind, label) in enumerate(names.items()):
-        here = [(c, r) for c, r, found in zip(reward_chosen, reward_rejected, kinds, strict=True) if found == kind]
-        ax.scatter(*np.reshape(here, (-1, 2)).T, s=34, marker="os^D"[k % 4], color=KINDS[k % 4], label=label)
-    ax.plot(ends, [0, 0], [0, 0], ends, color=NEUTRAL, linewidth=0.8)
-    ax.set(xlim=ends, ylim=ends, xlabel=f"reward of chosen {UNIT}", ylabel=f"reward of rejected {UNIT}", aspect="equal")
-    ax.text(ends[1] - room / 2, ends[0] + room / 2, "margin above 0", ha="right", color=NEUTRAL, fontsize=10)
-    legend(ax, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return fig
 
 

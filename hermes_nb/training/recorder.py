@@ -36,8 +36,8 @@ class Recorder(TrainerCallback):
 
     def go_on(self, step: int) -> None:
         """Keep what was logged up to `step` of a run that was interrupted, and write on behind it."""
-        lines = []
-        for line in Path(self.file.name).read_text(encoding="utf-8").splitlines():
+        lines, path = [], Path(self.file.name)
+        for line in filter(None, path.read_text(encoding="utf-8", errors="replace").split("\n")):
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:  # a kill cuts the last line
@@ -49,9 +49,9 @@ class Recorder(TrainerCallback):
             if "logps" in row:
                 self.looked.setdefault(row["step"], []).append(row["logps"])
         self.passed = max((r["value"] for r in kept if r["metric"] == "seconds"), default=0.0)
-        self.file.seek(0)
-        self.file.truncate()
-        self.write(lines)
+        self.file.close()
+        runs.write_text(path, _text(lines))  # the old file or the new one: with the pairs in it there is much to lose
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 closed in `close`
         sides = {"reward_chosen": "rewards/chosen", "margin": "rewards/margins"}
         for at in range(1, step + 1):
             logs = {sides[r["metric"]]: r["value"] for r in kept if r["step"] == at and r["metric"] in sides}
@@ -59,7 +59,7 @@ class Recorder(TrainerCallback):
 
     def write(self, lines: list[dict]) -> None:
         """Add lines to the history on disk, at once: the next may be minutes away."""
-        self.file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        self.file.write(_text(lines))
         self.file.flush()
 
     def look(self, step: int, metrics: list[dict], lines: list[dict], seconds: float) -> None:
@@ -138,10 +138,21 @@ class Recorder(TrainerCallback):
         runs.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def close(self):
-        """Close the file and the bar."""
+        """Close the file and the bar, and tell the watch, where it listens, that the run is over, however it ended."""
         self.file.close()
         if self.bar is not None:
             self.bar.close()
+        _over(self.watch, self.rows)
+
+
+def _text(lines: list[dict]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _over(watch: Watch | None, rows: list[dict]) -> None:
+    """Call `watch.over(rows)` where it has that: a dashboard becomes a picture."""
+    if hasattr(watch, "over"):
+        watch.over(rows)
 
 
 def replay(run: runs.Run, watch: Watch | None) -> runs.Run:
@@ -149,4 +160,5 @@ def replay(run: runs.Run, watch: Watch | None) -> runs.Run:
     if watch is not None:
         rows = history.load(run.path).drop(columns="run").to_dict("records")
         watch(rows, run.metrics["steps"], run.metrics["steps"])
+        _over(watch, rows)
     return run

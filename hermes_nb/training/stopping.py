@@ -15,10 +15,11 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """While a model trains, take the first interrupt as a request; the second one interrupts as ever."""
-        if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+        # only the main thread may set handlers; a script's background job ignores the signal on purpose
+        if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
             yield
             return
-        before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
 
         def asked(number, frame):
             self.asked = True

@@ -36,7 +36,8 @@ def tracked(recipe: Recipe, work: Path, fit: Callable[[], Fitted]) -> Fitted:
     """Call `fit()` with the recipe's tracker set up around it, and close that before the stage is sealed.
 
     TensorBoard's event files are in `work/tracker`. Trackio writes to its own folder (`TRACKIO_DIR`) on this machine.
-    W&B does what its own settings say, and keeps its files in `wandb` beside the stages. A killed run that goes on
+    W&B does what its own settings say, and keeps its files in `wandb` beside the stages; transformers sends it the
+    trainer's arguments and the model's configuration too, the path of the run among them. A killed run that goes on
     reports the steps behind its last checkpoint a second time.
     Raises ResourceProblem where the package is not installed.
     """

@@ -69,12 +69,12 @@ class _Chat:
     def _ask(self, waits: int) -> None:
         for _ in range(waits):
             time.sleep(SETTLE)
-            events.let_in()
+            events.let_in(*self.controls.values())
         question, names = self.controls["question"].value.strip(), self._ticked()
         if not question or not names:
             self._note("Tick the models that shall answer." if question else "Type a question first.")
         elif not ONE.acquire(blocking=False):
-            self._note("An answer is being written; wait for it, or press Stop.")
+            self._note("An answer is being written; wait for it, or press Stop in its box.")
         else:
             try:
                 self._begin(question, names)
@@ -91,8 +91,14 @@ class _Chat:
 
     def new(self):
         """Forget all turns; the first question is put back, to be asked in another way."""
-        if self.controls["new"].disabled:
+        if not ONE.acquire(blocking=False):  # an answer is about to be written into these turns
             return
+        try:
+            self._forget()
+        finally:
+            ONE.release()
+
+    def _forget(self) -> None:
         asked = [turns[0].question for turns in self.turns.values() if turns]
         self.turns, self.sent = {name: [] for name in self.speakers}, {}
         for name in self.speakers:
@@ -146,7 +152,7 @@ class _Chat:
         self._show(name)
 
     def _asked_to_stop(self) -> bool:
-        events.let_in()  # the kernel is busy here; without this a click on Stop would wait for the last token
+        events.let_in(*self.controls.values())  # else a click on Stop would wait for the last token
         return self.stopped
 
     def _key(self, widget, content, buffers) -> None:

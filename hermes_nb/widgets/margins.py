@@ -1,11 +1,14 @@
 """Held-out pairs of DPO runs as they move: margins, rewards, and the pair behind a point. Lesson: 03_dpo."""
 
+import threading
+from contextlib import contextmanager
+
 from hermes_nb import history, views
 from hermes_nb.errors import DataProblem, RequestError
 from hermes_nb.plots import explorer, picking
+from hermes_nb.widgets.exploring import apart, offer
 from hermes_nb.widgets.showing import Panel, choice, label, png, show_box, table
 
-PROBLEMS = RequestError, OSError, ValueError, KeyError, TypeError, IndexError  # what a file that changes can bring
 NONE_LEFT = "No pair fits the filters; clear the search or widen the kind, the source or the length."
 
 
@@ -17,12 +20,20 @@ def margin_explorer(runs, names: dict | None = None) -> Panel:
     only pairs that all have with the same texts are shown, and the first run gives the order. Raises FileProblem as
     `history.looks`, DataProblem when runs share no pair. Lesson: 03_dpo.
     """
-    sources = {label(name, 40): run for name, run in runs.items()} if isinstance(runs, dict) else {"": runs}
-    shown = _Explorer(sources, {kind: label(name, 40) for kind, name in (names or {}).items()})
+    shown = _Explorer(
+        runs if isinstance(runs, dict) else {"": runs}, {kind: label(name, 40) for kind, name in (names or {}).items()}
+    )
     steps, count = shown.controls["step"].options, len(picking.shared(shown.runs))
     text = f"margins of {count} held-out pairs at steps {steps[0][0]} to {steps[-1][0]}; runs: {', '.join(shown.runs)}"
     show_box(shown.box, text, shown.outputs["figure"].value)
     return Panel(shown.box, shown.controls, shown.outputs)
+
+
+def _problems() -> tuple:
+    """What a file that changes while it is shown can bring."""
+    from traitlets import TraitError  # a value that a control does not take
+
+    return RequestError, OSError, ValueError, KeyError, TypeError, IndexError, TraitError
 
 
 class _Explorer:
@@ -30,12 +41,13 @@ class _Explorer:
 
     def __init__(self, sources: dict, names: dict):
         self.sources, self.names, self.busy, self.told = sources, names, False, None
+        self.lock = threading.RLock()
         self.runs = self._read()
-        counts = [1 + len({pair.get(name) or "" for pair in self.first.pairs}) for name in ("kind", "source")]
+        counts = [1 + len({str(pair.get(name) or "") for pair in self.first.pairs}) for name in ("kind", "source")]
         self.controls, self.outputs = _controls(*counts), _outputs()
         self.box = _box(self.controls, self.outputs)
         self._choices()
-        self.update(first=True)
+        self._show(first=True)  # not `update`: an error here shall reach the cell, not an empty picture
         for name, control in self.controls.items():
             if name not in ("refresh", "order", "previous", "next"):
                 control.observe(self.update, "value")
@@ -47,13 +59,16 @@ class _Explorer:
     def _go(self, by: int) -> None:
         """Pick the pair `by` places down the list: in a notebook the arrow keys move from cell to cell, not in it."""
         pick = self.controls["pair"]
-        if pick.options:
+        with self.lock:
+            if not pick.options:
+                return
             pick.index = max(0, min(len(pick.options) - 1, pick.index + by))
 
     def _read(self) -> dict[str, history.Looks]:
         """The runs as their files are now."""
-        read = {n: s if isinstance(s, history.Looks) else history.looks(s) for n, s in self.sources.items()}
-        runs = {name or label(run.run, 40): run for name, run in read.items()}
+        read = [s if isinstance(s, history.Looks) else history.looks(s) for s in self.sources.values()]
+        names = [run.run if name == "" else name for name, run in zip(self.sources, read, strict=True)]
+        runs = dict(zip(apart(names), read, strict=True))
         if not runs or not picking.shared(runs):
             raise DataProblem(f"runs {', '.join(runs)} share no held-out pair; compare runs on the same held-out rows.")
         return runs
@@ -65,16 +80,28 @@ class _Explorer:
 
     def refresh(self, _=None) -> None:
         """Read the files again; stay at the newest step where that was shown."""
-        before = self.runs
-        try:
-            self.runs = self._read()
-            self._choices()
-        except PROBLEMS as error:
-            self.runs = before
-            self.outputs["note"].value = f"<b>{views.text(f'not refreshed: {error}')}</b>"
-            return
-        self.told = None
-        self.update()
+        with self.lock:
+            before = self.runs
+            try:
+                self.runs = self._read()
+                with self._alone():
+                    self._choices()
+            except _problems() as error:
+                self.runs = before
+                self.outputs["note"].value = f"<b>{views.text(f'not refreshed: {error}')}</b>"
+                return
+            self.told = None
+            self.update()
+
+    @contextmanager
+    def _alone(self):
+        """While this thread sets controls it draws nothing for them; a change of another thread waits and is drawn."""
+        with self.lock:
+            self.busy = True
+            try:
+                yield
+            finally:
+                self.busy = False
 
     def _choices(self) -> None:
         """What the controls offer, from the runs; what was chosen stays where it is still there."""
@@ -83,7 +110,6 @@ class _Explorer:
         steps = sorted({s for looks in self.runs.values() for s in looks.steps})
         pairs = {p["pair"]: p for p in self.first.pairs}
         lengths = [len(pairs[number]["pieces"][0]) for number in picking.shared(self.runs)]
-        self.busy = True
         offer(step, [(str(s), s) for s in (steps if len(steps) > 1 else 2 * steps)], steps[-1] if newest else None)
         for name, plural in (("kind", "kinds"), ("source", "sources")):
             found = sorted({str(p.get(name) or "") for p in pairs.values()})
@@ -93,19 +119,17 @@ class _Explorer:
         if (length.min, length.max) != (span := (min(lengths), max(min(lengths) + 1, *lengths))):
             length.max, length.min = max(span[1], length.max), span[0]  # never below the lower end
             length.max, length.value = span[1], span
-        self.busy = False
 
     def update(self, change=None, first: bool = False) -> None:
         """Show what the controls ask for; `first` picks the first pair of the order."""
-        if self.busy:
-            return
-        self.busy = True
-        try:
-            self._show(first)
-        except PROBLEMS as error:
-            self.outputs["note"].value = f"<b>{views.text(error)}</b>"
-        finally:
-            self.busy = False
+        with self.lock:
+            if self.busy:  # set by this very thread
+                return
+            try:
+                with self._alone():
+                    self._show(first)
+            except _problems() as error:
+                self.outputs["note"].value = f"<b>{views.text(error)}</b>"
 
     def _kept(self) -> list[int]:
         """Pairs that fit the filters."""
@@ -122,8 +146,8 @@ class _Explorer:
         pair = pick.value if pick.value in listed and not first else next(iter(listed), None)
         margins = picking.seen(self.first, step).margin
         offer(pick, [(_line(self._row(p), margins[p]), p) for p in listed], pair)
-        self.outputs["figure"].value = png(explorer.margins_at(self.runs, step, listed, pair, self.names))
-        self.outputs["note"].value = self._note(len(listed))
+        self.outputs["figure"].value = png(explorer.margins_at(self.runs, step, keep, pair, self.names))
+        self.outputs["note"].value = self._note(len(keep))
         self.outputs["numbers"].value = "" if pair is None else self._numbers(pair, step)
         if self.told != (pair,):
             self._tell(pair)
@@ -153,7 +177,8 @@ class _Explorer:
             said = {key.replace("_", " of "): f"{value:+.3g}" for key, value in figures.items()}
             rows.append({"run": name, "beta": f"{looks.beta:g}", "step": at} | said)
         kind = self.names.get(row.get("kind"), row.get("kind") or "none")
-        origin = f"pair {pair}; kind: {kind}; source: {row.get('source') or 'none'}, row {row.get('row')}"
+        origin = f"pair {pair}; kind: {kind}; source: {row.get('source') or 'none'}"
+        origin += "" if row.get("row") is None else f", row {row['row']}"
         return f"<b>{views.text(origin)}</b>{table(rows).data}"
 
     def _tell(self, pair: int | None) -> None:
@@ -165,16 +190,6 @@ class _Explorer:
             curve.value = png(explorer.margin_over_steps(self.runs, pair))
 
 
-def offer(control, options: list, value=None) -> None:
-    """New options of a choice, where they changed; `value`, or what was chosen where it is still there."""
-    wanted = control.value if value is None else value
-    if list(control.options) != options:
-        control.options = options
-    values = [one for _, one in options]
-    if values:
-        control.value = wanted if wanted in values else values[0]
-
-
 def _line(row: dict, margin: float) -> str:
     """A pair as one line of the list."""
     return f"{margin:+.3f}  pair {row['pair']}: {label(row['prompt'][-1]['content'], 60)}"
@@ -184,13 +199,17 @@ def _controls(kinds: int, sources: int) -> dict:
     """All controls, still empty, for so many kinds and sources; every description is ours, data stands in options."""
     import ipywidgets as w
 
-    wide, words = w.Layout(width="99%"), w.Layout(width="auto", min_width="130px")
+    wide, words, whole = (
+        w.Layout(width="99%"),
+        w.Layout(width="auto", min_width="130px"),
+        {"description_width": "initial"},
+    )
     return {
         "step": w.SelectionSlider(options=[("0", 0), ("0", 0)], description="step"),
         "refresh": w.Button(description="Refresh", tooltip="read the files again", layout=words),
         "kind": choice("kind", [("all kinds", "")], kinds),
         "source": choice("source", [("all sources", "")], sources),
-        "length": w.IntRangeSlider(min=0, max=1, description="tokens", continuous_update=False),
+        "length": w.IntRangeSlider(min=0, max=1, description="chosen tokens", continuous_update=False, style=whole),
         "search": w.Text(description="search", placeholder="a text, then Enter", continuous_update=False),
         "order": choice("order", list(picking.ORDERS)),
         "previous": w.Button(description="Previous", tooltip="the pair above in the list", layout=words),

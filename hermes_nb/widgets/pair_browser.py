@@ -21,7 +21,8 @@ NONE = "(none)"  # what a row without source or kind is filed under
 class Table:
     """What the filters look at, one entry a row: values of `source` and `kind` (None where no row has one) and more.
 
-    `lengths` is an array of chosen and rejected, in `unit` (words or tokens); `texts` are the whole pair, case folded.
+    `lengths` is an array of chosen and rejected, in `unit` (words or tokens); `texts` are the whole pair with its
+    source and kind, case folded.
     """
 
     source: list[str]
@@ -42,13 +43,14 @@ def columns(rows, tokenizer=None) -> Table:
     missing = [part for part in ("prompt", "chosen", "rejected") if part not in rows[0]]
     if missing:
         raise DataProblem(f"the rows have no column {', '.join(missing)}; pair_browser shows pairs, see formats.load.")
-    said, source, kind = [], [], []
+    said, source, kind, texts = [], [], [], []
     for row in rows:
         said.append([_said(row.get(part)) for part in ("prompt", "chosen", "rejected")])
         source.append(str(row.get("source") or NONE))
         kind.append(str(row.get("kind") or NONE))
+        marks = [str(row.get(name) or "") for name in ("source", "kind")]
+        texts.append("\n".join([*said[-1], *marks]).casefold())
     sizes = [_sizes([parts[side] for parts in said], tokenizer) for side in (1, 2)]
-    texts = ["\n".join(parts).casefold() for parts in said]
     return Table(
         source, kind if set(kind) != {NONE} else None, np.array(sizes).T, texts, "tokens" if tokenizer else "words"
     )
@@ -78,8 +80,8 @@ def matching(
     """Row numbers that pass all filters; those left out, 0 and empty text let everything through.
 
     `length` is the first and last length of chosen in the table's unit; `longer` is 1 where chosen must be longer, -1
-    where rejected must be; `search` is text that must stand somewhere in the pair, whatever its case.
-    Lesson: 01_preference_data.
+    where rejected must be; `search` is text that must stand somewhere in the pair, its source or its
+    kind, whatever its case and the blanks around it. Lesson: 01_preference_data.
     """
     chosen, rejected = table.lengths.T
     keep = np.ones(len(chosen), bool) if longer == 0 else np.sign(chosen - rejected) == longer
@@ -88,7 +90,7 @@ def matching(
     for wanted, values in ((source, table.source), (kind, table.kind)):
         if wanted:
             keep &= np.fromiter((value == wanted for value in values), bool, len(chosen))
-    folded = search.casefold()
+    folded = search.strip().casefold()
     return [at for at in np.flatnonzero(keep).tolist() if folded in table.texts[at]]
 
 
@@ -192,7 +194,7 @@ def _filters(table: Table) -> dict:
     import ipywidgets
 
     longest = max(1, int(table.lengths[:, 0].max()))
-    out = {"search": ipywidgets.Text(description="search", placeholder="text in the pair", style=STYLE)}
+    out = {"search": ipywidgets.Text(description="search", placeholder="text or source", style=STYLE)}
     for name, values in (("source", table.source), ("kind", table.kind)):
         if values is not None and len(set(values)) > 1:
             out[name] = choice(name, _options(values), style=STYLE)

@@ -45,18 +45,21 @@ def loss_playground(margins=(), beta: float | None = None) -> Panel:
     controls = _controls(beta)
     image, line = ipywidgets.Image(format="png"), ipywidgets.HTML()
 
-    def redraw(change=None):
+    def draw():
         now = {name: control.value for name, control in controls.items()}
         scaled = [m * now["beta"] / own for m in values]
+        image.value = png(losses.loss_curves(**now, margins=scaled))
+        line.value = playground_line(**now, margins=scaled, source=source, measured=own, lost=lost)
+
+    def redraw(change):
         try:
-            image.value = png(losses.loss_curves(**now, margins=scaled))
-            line.value = playground_line(**now, margins=scaled, source=source, measured=own, lost=lost)
-        except DataProblem as error:  # raised in a callback it would be lost
-            line.value = f"<p>{text(error)}</p>"
+            draw()
+        except (DataProblem, ArithmeticError, ValueError) as error:  # a margin or beta that no axis takes
+            line.value = f"<p>{text(error)}</p>"  # raised in a callback it would be lost
 
     for control in controls.values():
         control.observe(redraw, "value")
-    redraw()
+    draw()
     rows = [ipywidgets.HBox([controls[a], controls[b]]) for a, b in (("kind", "beta"), ("margin", "smoothing"))]
     box = ipywidgets.VBox([*rows, image, line])
     about = f", with {len(values)} pairs of a run" if values else ""

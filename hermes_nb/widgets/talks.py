@@ -1,7 +1,6 @@
 """Talks with several models as plain data and HTML: what each gets, and what a reader sees. Lesson: 05_evaluate."""
 
 import itertools
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from hermes_nb import generate, models, templates, views
@@ -22,14 +21,14 @@ class Turn:
 
 
 def speaker(model, tokenizer, adapter: str | None = None, seed: int = 0):
-    """What `chat` asks: a callable that answers with `model`, or with its adapter `adapter` (`base`: none of them).
+    """What `chat` asks: a callable that answers with `model` and its adapter `adapter` (None and `base`: none of them).
 
     Every answer takes the next seed, so that asking twice draws twice, and a notebook run again draws the same.
     """
     seeds = itertools.count(seed)
 
     def speak(messages, temperature, say, stop, max_new_tokens=128):
-        with nullcontext() if adapter is None else models.active(model, adapter):
+        with models.active(model, adapter or "base"):  # which also keeps cells that use models apart from the answer
             return generate.stream(model, tokenizer, messages, say, max_new_tokens, temperature, next(seeds), stop)
 
     return speak

@@ -6,7 +6,9 @@ from hermes_nb import views
 from hermes_nb.errors import DataProblem
 from hermes_nb.widgets.showing import Panel, show_box
 
-SHORTEST = 8  # where the slider begins
+SHORTEST = 8  # where the slider begins, unless less was asked for
+KEPT = 64  # rows whose tokens are remembered
+ODD = (ValueError, KeyError, TypeError, IndexError, AttributeError)  # what rows of any shape can raise
 SIDES = {"both": ("chosen", "rejected"), "chosen": ("chosen",), "rejected": ("rejected",)}
 WHOLE, CUT, GONE = "still ends with its stop token", "is cut before its stop token", "has nothing left"
 BOTH = {
@@ -26,7 +28,8 @@ def answers(tokenizer, row: dict, side: str = "both") -> dict[str, tuple[list[st
     from jinja2 import TemplateError
 
     names = SIDES[side]
-    for part in {"messages", "prompt", "chosen", "rejected"} & set(row):
+    # conversations may have a column `prompt` as well, which is a string
+    for part in ["messages"] if "messages" in row else {"prompt", "chosen", "rejected"} & set(row):
         _check_characters(part, row[part])
     try:
         if "messages" in row:
@@ -91,8 +94,10 @@ def token_view(tokenizer, rows, max_length: int | None = None, side: str = "both
 
     `rows` are pairs or conversations (a Dataset, a list, or one row), `side` is `both`, `chosen` or `rejected`.
     Without `max_length` nothing is cut at first. A row that cannot be tokenized is told in a sentence. Raises
-    DataProblem without rows and for another side. Lessons: 01_preference_data, 02.
+    DataProblem without rows, for another side and for a `max_length` below 1. Lessons: 01_preference_data, 02.
     """
+    if max_length is not None and max_length < 1:
+        raise DataProblem(f"token_view: max_length {max_length} leaves no token; give 1 or more, or None.")
     if side not in SIDES:
         raise DataProblem(f"token_view has no side {side!r}; it is one of {', '.join(SIDES)}.")
     rows = [rows] if isinstance(rows, dict) else rows
@@ -110,9 +115,8 @@ class _View:
         self.tokenizer, self.rows, self.side, self.wanted = tokenizer, rows, side, max_length
         self.now, self.cache, self.lock, self.moving = {}, {}, threading.RLock(), False
         wide = ipywidgets.Layout(width="min(100%, 700px)")
-        self.limit = ipywidgets.IntSlider(
-            SHORTEST, SHORTEST, SHORTEST, description="max_length", style=FEW, layout=wide
-        )
+        low = min(SHORTEST, SHORTEST if max_length is None else max_length)
+        self.limit = ipywidgets.IntSlider(low, low, SHORTEST, description="max_length", style=FEW, layout=wide)
         self.row = ipywidgets.IntSlider(0, 0, len(rows) - 1, description="row", style=FEW, layout=wide)
         self.said, self.tokens = ipywidgets.HTML(), ipywidgets.HTML()
         self.show_row()
@@ -125,11 +129,13 @@ class _View:
         show_box(box, text, html=f"{self.said.value}{self.tokens.value}")
 
     def sides(self) -> dict:
-        """The tokens of the row that is chosen now; every row is tokenized once."""
+        """The tokens of the row that is chosen now; a row is tokenized once while it is among the last shown."""
         at = self.row.value
-        if at not in self.cache:
-            self.cache[at] = answers(self.tokenizer, self.rows[at], self.side)
-        return self.cache[at]
+        found = self.cache.pop(at, None) or answers(self.tokenizer, self.rows[at], self.side)
+        self.cache[at] = found  # the newest stands last
+        while len(self.cache) > KEPT:
+            del self.cache[next(iter(self.cache))]
+        return found
 
     def show_row(self, change=None) -> None:
         """Fit the slider to the row: one that was whole stays whole, a limit that was asked for stays."""
@@ -139,6 +145,9 @@ class _View:
             except DataProblem as problem:
                 self.now = {}
                 return self.say(str(problem), "")
+            except ODD as error:
+                self.now = {}
+                return self.say(f"this row cannot be tokenized: {type(error).__name__}: {error}", "")
             longest = max(len(pieces) for pieces, _ in self.now.values())
             self.moving = True  # the slider's own changes are not the reader's
             self.limit.max = max(SHORTEST, longest + 4)

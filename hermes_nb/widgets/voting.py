@@ -27,7 +27,7 @@ def vote(pairs: list[dict], names: tuple[str, str] = ("sft", "dpo"), seed: int =
 
     def show_now(seen=False):
         done = ballot.now() is None
-        if done or seen:
+        if seen:  # the end shows the result to a voter who has been blind throughout
             ballot.seen()
         head.value, left.value, right.value = _ballot_texts(ballot)
         line.value, reveal.value = _progress(ballot, seen), _reveal(ballot) if done else ""
@@ -71,15 +71,16 @@ def _ballot_texts(ballot) -> tuple[str, str, str]:
 def _result(ballot) -> str:
     """What the votes say so far, in words: the second name's win rate, its interval, ties, the rule."""
     found, name = ballot.result(), ballot.state["names"][1]
-    wins, agrees = found["wins"], found["agrees"]
+    wins, agrees, seeing = found["wins"], found["agrees"], found["voted"] - found["blind"]
+    after = f"; {found['voted']} votes, of which {seeing} were cast after you had seen a result" * bool(seeing)
     if not wins["n"]:
-        return f"{found['ties']} ties and no other vote; these votes prefer neither model"
+        return f"{found['ties']} ties and no other vote; these votes prefer neither model{after}"
     said = (
         f"{name} wins {wins['value']:.0%} of {wins['n']} (95 % interval {wins['low']:.0%} to {wins['high']:.0%}), "
         f"{found['ties']} ties"
     )
     said += "; the interval holds 50 %, as a coin would give" * (wins["low"] <= 0.5 <= wins["high"])
-    return said + (f"; agrees with the rule in {agrees['value']:.0%} of {agrees['n']}" if agrees["n"] else "")
+    return said + (f"; agrees with the rule in {agrees['value']:.0%} of {agrees['n']}" if agrees["n"] else "") + after
 
 
 def _progress(ballot, seen: bool) -> str:
@@ -88,7 +89,7 @@ def _progress(ballot, seen: bool) -> str:
     said = f"{len(state['votes'])} votes cast" + f", {len(state['undone'])} taken back" * bool(state["undone"])
     if seen:
         said += f"; so far: {_result(ballot)}"
-    elif state["seen_after"]:
+    elif state["seen_after"] and ballot.now() is not None:
         said += f"; you saw the result after {min(state['seen_after'])} votes, and what came later is not blind"
     return f"<div style='{LOOK}'>{_text(said)}</div>"
 

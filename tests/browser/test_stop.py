@@ -16,8 +16,9 @@ pytestmark = pytest.mark.browser
 START = """
 import os
 os.environ["HERMES_RUNS"] = {runs!r}
-from hermes_nb import dpo, lessons, pipeline, widgets
+from hermes_nb import dpo, lessons, pipeline, runtime, widgets
 
+runtime.quiet()
 start = lessons.begin("dpo", "tiny")
 recipe, out = start.recipe, start.out
 pipeline.format_rows(recipe, out)
