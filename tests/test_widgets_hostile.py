@@ -22,7 +22,7 @@ from hermes_nb.plots import explorer, losses
 
 ELEMENTS = {
     "div", "table", "thead", "tbody", "tr", "th", "td", "b", "br", "span", "ins", "del", "mark", "i", "kbd",
-    "details", "summary",
+    "details", "summary", "p",
 }  # fmt: skip
 HIDDEN = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *map(chr, views.PLAIN)} - {"\n"}
 ACTIVE = ("window.__hit", "from-data", "\x1b", "\u202e", "\ud800")
@@ -101,7 +101,7 @@ def looked(words: str) -> history.Looks:
     """A run of two looks at two pairs, with data as its name, texts, kinds, sources and tokens."""
     sides = {"pieces": [[words, "one"], [words]], "stops": [False, False]}
     pairs = [pair(words) | sides | {"pair": 0}, pair("other") | sides | {"pair": 1}]
-    rows = [(words, s, p, 0.0, 0.0, 0.1 * s, 0.0, 0.1 * s) for s in (0, 2) for p in (0, 1)]
+    rows = [("run", s, p, 0.0, 0.0, 0.1 * s, 0.0, 0.1 * s) for s in (0, 2) for p in (0, 1)]
     tokens = {(s, p): [[-1.0 + s, -2.0], [-3.0 - s]] for s in (0, 2) for p in (0, 1)}
     return history.Looks(words, 0.1, pairs, pd.DataFrame(rows, columns=history.LOOKS), tokens)
 
@@ -151,8 +151,8 @@ WIDGETS = {  # every widget: (words, tokenizer) -> box
         widgets.margin_explorer({words: looked(words), "b": looked(words)}, {words: words}).box
     ),
     "token_heat": lambda words, tokenizer: widgets.token_heat(looked(words)).box,
-    "chat": lambda words, tokenizer: widgets.chat(speakers(words), tokenizer, words, words, {words: words}).box,
-    "chat without example": lambda words, tokenizer: widgets.chat(speakers(words), question=words).box,
+    "chat": lambda words, tokenizer: widgets.chat(speakers(words), tokenizer, "", "Why?", {words: words}).box,
+    "chat without example": lambda words, tokenizer: widgets.chat(speakers(words), question="Why?").box,
     "loss_playground": lambda words, tokenizer: widgets.loss_playground(looked(words)).box,
 }
 
