@@ -77,10 +77,12 @@ def _whole(stage: Run) -> Run:
 
 
 def _curves(name: str, stage: Run, out: Path) -> Path:
-    """Draw a stage's curves to `reports/NAME.png`: what a terminal cannot show. Returns the file."""
+    """Draw a stage's curves to `reports/NAME.png`, what a terminal cannot show, unless they stand there; the file."""
     from hermes_nb import history, plots
 
-    file = out / "reports" / f"{name}.png"
+    file, made = out / "reports" / f"{name}.png", stage.path / "run.json"
+    if file.is_file() and file.stat().st_mtime >= made.stat().st_mtime:
+        return file
     file.parent.mkdir(exist_ok=True)
     plots.curves(history.load(stage.path)).savefig(file, facecolor="white")
     return file

@@ -16,9 +16,11 @@ pytestmark = pytest.mark.browser
 START = """
 import os
 os.environ["HERMES_RUNS"] = {runs!r}
-from hermes_nb import dpo, lessons, pipeline, runtime, widgets
+from hermes_nb import runtime
 
-runtime.quiet()
+runtime.quiet()  # as the first cell of every notebook does, before anything else is imported
+from hermes_nb import dpo, lessons, pipeline, widgets
+
 start = lessons.begin("dpo", "tiny")
 recipe, out = start.recipe, start.out
 pipeline.format_rows(recipe, out)
