@@ -25,6 +25,17 @@ def pairs(rows):
     return {"train": rows["dpo"], "held_out": rows["dpo"].select(range(5))}
 
 
+def interrupted(recipe, pairs, out, at):
+    """A run that ends in an error when step `at` is logged."""
+
+    def watch(rows, step, steps):
+        if step == at:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        dpo.train(recipe, pairs, out, watch=watch)
+
+
 def test_the_last_step_is_among_the_looks():
     """Four looks at 20 steps: 5, 10, 15, 20; more looks than steps: every step once."""
     assert schedule(20, 4) == [5, 10, 15, 20]
@@ -110,15 +121,7 @@ def test_metrics_of_the_looks_are_tidy_rows(ours, pairs, tmp_path):
 def test_an_interrupted_run_has_each_look_once(ours, pairs, tmp_path, stop):
     """A look twice in the file would stand twice in the picture."""
 
-    class Kill(Exception):
-        pass
-
-    def watch(rows, step, steps):
-        if step == stop:
-            raise Kill
-
-    with pytest.raises(Kill):
-        dpo.train(ours, pairs, tmp_path / "b", watch=watch)
+    interrupted(ours, pairs, tmp_path / "b", stop)
     broken = dpo.train(ours, pairs, tmp_path / "b", watch=SILENT)
     straight = dpo.train(ours, pairs, tmp_path / "a", watch=SILENT)
 
@@ -168,15 +171,7 @@ def test_hostile_line_breaks_in_a_pair_survive_a_restart(ours, rows, tmp_path):
     evil = row | {"prompt": [{"role": "user", "content": "rain\u2028bread\x85\ud7ff"}]}
     pairs = {"train": rows["dpo"], "held_out": datasets.Dataset.from_list([evil, rows["dpo"][1]])}
 
-    class Kill(Exception):
-        pass
-
-    def watch(rows, step, steps):
-        if step == 3:
-            raise Kill
-
-    with pytest.raises(Kill):
-        dpo.train(ours, pairs, tmp_path, watch=watch)
+    interrupted(ours, pairs, tmp_path, 3)
     looks = history.looks(dpo.train(ours, pairs, tmp_path, watch=SILENT).path)
     assert looks.steps == [0, 2, 4, 6]
     assert looks.pairs[0]["prompt"] == evil["prompt"]
@@ -185,16 +180,7 @@ def test_hostile_line_breaks_in_a_pair_survive_a_restart(ours, rows, tmp_path):
 
 def test_a_lost_start_is_said_and_not_replaced(ours, pairs, tmp_path, capsys):
     """The policy of step 4 taken for the reference would make every later reward wrong, and silently."""
-
-    class Kill(Exception):
-        pass
-
-    def watch(rows, step, steps):
-        if step == 5:
-            raise Kill
-
-    with pytest.raises(Kill):
-        dpo.train(ours, pairs, tmp_path, watch=watch)
+    interrupted(ours, pairs, tmp_path, 5)
     file = tmp_path / ".dpo.work" / "history.jsonl"
     file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if '"logps"' not in line))
     run = dpo.train(ours, pairs, tmp_path, watch=SILENT)

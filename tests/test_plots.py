@@ -43,14 +43,6 @@ def test_bars_have_their_intervals():
     assert "n = 2" in ax.get_xticklabels()[0].get_text()
 
 
-def test_margins_are_stacked_by_kind():
-    """Every pair is in the picture, in its kind."""
-    fig = plots.margins([0.1, 0.2, 3.0], ["a", "b", "a"], {"a": "first", "b": "second"})
-    first, second = fig.axes[0].containers
-    assert (sum(p.get_height() for p in first), sum(p.get_height() for p in second)) == (2, 1)
-    assert {t.get_text() for t in fig.axes[0].get_legend().get_texts()} >= {"first", "second"}
-
-
 def test_text_from_data_is_not_read_as_mathematics():
     """An answer with dollar signs must not crash the picture or turn into formulas."""
     fig = plots.answers({"base": "costs $5 and $x_{", "a$b$": "ok"}, "what is $x$ {?")

@@ -1,68 +1,15 @@
 """Run alone: python -m pytest tests/test_plots_data.py"""
 
 import pytest
-from matplotlib.colors import to_hex
 
 from hermes_nb import widgets
 from hermes_nb.plots import data
-from hermes_nb.plots.tokenized import ROLES, pale
 
-PIECES = {"prompt": ["ask", "\n"], "chosen": ["a", "b", "c", "<stop>"], "rejected": ["a", "<stop>"]}
 LENGTHS = [(2, 4, 2), (2, 6, 2), (5, 1, 1)]
-
-
-def boxes(ax):
-    """Colours of the token boxes, in order."""
-    return [to_hex(patch.get_facecolor()) for patch in ax.patches]
 
 
 def texts(ax):
     return [t.get_text() for t in ax.texts]
-
-
-def shade(role):
-    return to_hex(pale(ROLES[role]))
-
-
-@pytest.mark.parametrize(
-    ("limit", "chosen", "rejected", "said"),
-    [
-        (2, ["prompt"] * 2 + ["cut"] * 4, ["prompt"] * 2 + ["cut"] * 2, "drops the row"),
-        (3, ["prompt"] * 2 + ["trained"] + ["cut"] * 3, ["prompt"] * 2 + ["trained", "cut"], "no stop token"),
-        (5, ["prompt"] * 2 + ["trained"] * 3 + ["cut"], ["prompt"] * 2 + ["trained", "stop"], "only REJECTED ends"),
-        (6, ["prompt"] * 2 + ["trained"] * 3 + ["stop"], ["prompt"] * 2 + ["trained", "stop"], "both answers end"),
-    ],
-)
-def test_the_slider_cuts_at_the_very_token(limit, chosen, rejected, said):
-    """Off by one, the picture would show a stop token that the trainer does not see.
-
-    Prompt 2 + chosen 4 = 6 tokens, prompt 2 + rejected 2 = 4: at 6 both are whole, at 5 chosen lacks its last one.
-    """
-    fig = data.cut_at(PIECES, LENGTHS, limit)
-    assert boxes(fig.axes[0]) == [shade(r) for r in chosen]
-    assert boxes(fig.axes[1]) == [shade(r) for r in rejected]
-    assert said in fig.get_suptitle()
-    assert "STOP TOKEN CUT OFF" in fig.axes[0].get_title(loc="left") or limit == 6
-
-
-def test_the_slider_counts_the_whole_file():
-    """One pair may be an accident. At 5: rows one and two lose chosen's stop, row three's prompt fills the limit."""
-    said = data.cut_at(PIECES, LENGTHS, 5).get_supxlabel()
-    assert "of 3 pairs in the file: 2 lose the stop token of chosen, 0 that of rejected, 1 leave silently" in said
-
-
-def test_the_pair_whose_chosen_is_shorter_is_told_apart():
-    """The harm depends on which side is cut."""
-    swapped = PIECES | {"chosen": PIECES["rejected"], "rejected": PIECES["chosen"]}
-    assert "only chosen ends" in data.cut_at(swapped, LENGTHS, 5).get_suptitle()
-
-
-def test_text_with_signs_is_drawn_as_it_is():
-    """A dollar sign must not turn an answer into mathematics, and a long word must not run out of its half."""
-    fig = data.cut_at(PIECES | {"chosen": ["costs", " $x_{", "<stop>"], "rejected": ["a" * 200, "<stop>"]}, LENGTHS, 90)
-    assert widgets.png(fig).startswith(b"\x89PNG")
-    assert " $x_{" in texts(fig.axes[0])
-    assert max(map(len, texts(fig.axes[1]))) <= data.COLUMNS
 
 
 def test_share_of_lost_stops_falls_to_nothing():
@@ -139,6 +86,4 @@ def test_bars_of_an_audit_add_up():
 
 def test_pictures_stay_small():
     """A committed notebook of many pictures must stay under 400 KB."""
-    long = {"prompt": ["ask\n"] * 3, "chosen": [" word"] * 120 + ["<stop>"], "rejected": [" word"] * 60 + ["<stop>"]}
-    assert len(widgets.png(data.cut_at(long, LENGTHS, 80))) < 80_000
     assert len(widgets.png(data.characters({"a": [(i, i // 4) for i in range(600)]}, 256))) < 80_000

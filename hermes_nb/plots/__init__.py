@@ -3,7 +3,6 @@
 from hermes_nb.plots.base import CHOSEN, GREY, KINDS, MARGIN, NEUTRAL, REJECTED, WIDTH, figure, legend
 from hermes_nb.plots.data import (
     characters,
-    cut_at,
     length_bias,
     lost_stops,
     pickers,
@@ -49,15 +48,14 @@ from hermes_nb.plots.quantize import (
     moved_shares,
     nf4_block,
 )
-from hermes_nb.plots.tokenized import heat, tokens
-from hermes_nb.plots.training import margins
+from hermes_nb.plots.tokenized import tokens
 
 __all__ = [
     "answers", "behaviour", "betas", "bits_by_block", "Board", "by_kind", "calibration", "candidates", "characters",
-    "CHOSEN", "curves", "cut_at", "engines", "error_map", "failures", "figure", "form_radar", "GREY", "heat",
+    "CHOSEN", "curves", "engines", "error_map", "failures", "figure", "form_radar", "GREY",
     "heat_pair", "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
     "loss_at", "loss_curves", "loss_facts", "loss_runs", "loss_slope", "lost_stops", "MARGIN",
-    "margin_over_steps", "margin_steps", "margins", "margins_at", "memory_ledger", "memory_line", "mixture",
+    "margin_over_steps", "margin_steps", "margins_at", "memory_ledger", "memory_line", "mixture",
     "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers", "reasons", "REJECTED", "road",
     "safety", "shares", "sizes", "stop_rates", "stops_and_lengths", "story", "sum_by_hand", "survival",
     "survival_by_layer", "temperatures", "tokens", "two_bases", "two_references", "votes_needed", "weight_meanings",

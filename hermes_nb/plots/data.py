@@ -4,84 +4,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from hermes_nb.plots.base import CHOSEN, GREY, KINDS, MARGIN, NEUTRAL, REJECTED, figure, legend
-from hermes_nb.plots.tokenized import ROLES, pale
+from hermes_nb.plots.tokenized import pale
 
-COLUMNS = 54  # characters a line in half a figure
 MARKERS = "osD^v"
-
-
-def _flow(ax, pieces: list[str], colours: list) -> int:
-    """Write pieces of text in boxes, line after line; None is no box. Returns the number of lines."""
-    line, column = 0, 0
-    for piece, colour in zip(pieces, colours, strict=True):
-        shown = (piece.rstrip("\n") + "\u21b5" * piece.count("\n"))[:COLUMNS]
-        if column and column + len(shown) > COLUMNS:
-            line, column = line + 1, 0
-        if colour is not None:
-            width = len(shown.rstrip() or shown)
-            ax.add_patch(Rectangle((column + 0.05, line + 0.06), width - 0.1, 0.88, facecolor=pale(colour)))
-        ink = NEUTRAL if colour is None else "#202020"
-        ax.text(column, line + 0.5, shown, family="monospace", fontsize=8, va="center", color=ink, parse_math=False)
-        column += len(shown)
-        if piece.endswith("\n"):
-            line, column = line + 1, 0
-    return line + 1
-
-
-def _halves(pieces: list, colours: list, titles: list[tuple[str, str]]) -> Figure:
-    """Two texts side by side, each as pieces with their colours, under titles with a colour each."""
-    fig, axes = figure(2, 3.0)
-    lines = [_flow(*half) for half in zip(axes, pieces, colours, strict=True)]
-    for ax, (title, colour) in zip(axes, titles, strict=True):
-        ax.axis("off")
-        ax.set(xlim=(0, COLUMNS), ylim=(max(lines), 0))
-        ax.set_title(title, fontsize=10, loc="left", color=colour, fontweight="bold", parse_math=False)
-    fig.set_figheight(0.9 + 0.2 * max(lines))
-    return fig
-
-
-def cut_at(pieces: dict, lengths: list[tuple[int, int, int]], limit: int) -> Figure:
-    """One pair as the trainer sees it at max_length `limit`, and how many pairs of the set fare like it.
-
-    `pieces`: texts of the tokens of `prompt`, `chosen` and `rejected`, the stop token last. `lengths`: tokens of
-    prompt, chosen and rejected of every pair. As TRL does: answers lose their end, prompts that fill the limit go.
-    """
-    head, sides, colours, titles, kept = pieces["prompt"], [], [], [], {}
-    for name in ("chosen", "rejected"):
-        answer = pieces[name]
-        room = min(max(0, limit - len(head)), len(answer))
-        kept[name] = room == len(answer)
-        roles = ["prompt"] * len(head) + ["trained"] * (len(answer) - 1) + ["stop"]
-        roles = [role if at < limit else "cut" for at, role in enumerate(roles)]
-        sides.append(head + answer)
-        colours.append([ROLES[r] for r in roles])
-        fate = "stop token kept" if kept[name] else "STOP TOKEN CUT OFF"
-        titles.append((f"{name}: {room} of {len(answer)} tokens, {fate}", MARGIN if kept[name] else REJECTED))
-    fig = _halves(sides, colours, titles)
-    fig.suptitle(
-        f"max_length {limit}: {_verdict(kept, limit > len(head))}", fontsize=11, color=NEUTRAL, x=0.01, ha="left"
-    )
-    n = {side: sum(p < limit < p + row[k] for p, *row in lengths) for k, side in enumerate(("chosen", "rejected"))}
-    gone = sum(p >= limit for p, *_ in lengths)
-    fig.supxlabel(
-        f"of {len(lengths)} pairs in the file: {n['chosen']} lose the stop token of chosen, {n['rejected']} that of "
-        f"rejected, {gone} leave silently\ngrey: prompt · blue: trained · green: stop token · orange: cut off",
-        fontsize=9, color=NEUTRAL,
-    )  # fmt: skip
-    return fig
-
-
-def _verdict(kept: dict, room: bool) -> str:
-    """What DPO does to the stop tokens of this pair."""
-    if not room:
-        return "no room for an answer: TRL drops the row without a word"
-    if all(kept.values()):
-        return "both answers end: one stop token is pushed up, one down"
-    if not any(kept.values()):
-        return "neither answer ends: no stop token is trained"
-    if kept["rejected"]:
-        return "only REJECTED ends: its stop token is pushed down, none is pushed up"
-    return "only chosen ends: its stop token is pushed up"
 
 
 def lost_stops(lengths: list[tuple[int, int, int]], limit: int | None = None) -> Figure:

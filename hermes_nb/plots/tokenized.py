@@ -1,6 +1,5 @@
-"""Tokens as coloured boxes: what is trained, what is cut, what DPO rewarded. Lessons: 01_preference_data, 02, 03."""
+"""Tokens as coloured boxes: what is trained, what is cut. Lessons: 01_preference_data, 02_qlora_sft."""
 
-from matplotlib import colormaps
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -59,16 +58,4 @@ def tokens(pieces: list[str], roles: list[str], title: str = "") -> Figure:
         handles, [names[r] for r in present], loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, frameon=False,
         fontsize=9, labelcolor=NEUTRAL,
     )  # fmt: skip
-    return fig
-
-
-def heat(pieces: list[str], values: list[float], title: str = "", limit: float | None = None) -> Figure:
-    """Tokens coloured by a signed value on one symmetric scale: purple up, orange down, pale for 0; title with the sum.
-
-    `values` are one number a token, such as `beta * (logp_policy - logp_reference)`; `limit` is the scale's end.
-    """
-    limit = limit or max(1e-9, max(map(abs, values)))
-    scale = colormaps["PuOr"]
-    colours = [scale(0.5 + 0.5 * max(-1.0, min(1.0, v / limit))) for v in values]
-    fig, _ = _boxes(pieces, colours, f"{title}   sum {sum(values):+.2f}, scale \u00b1{limit:.2g}")
     return fig

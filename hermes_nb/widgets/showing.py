@@ -37,19 +37,14 @@ def table(rows: list[dict]) -> object:
     """Rows of plain data as an HTML table; every text is escaped, so that no row can bring an element of its own."""
     from IPython.display import HTML
 
-    head = "".join(f"<th style='text-align:left'>{_text(k)}</th>" for k in rows[0])
+    head = "".join(f"<th style='text-align:left'>{views.text(k)}</th>" for k in rows[0])
     body = "".join(
         "<tr>"
-        + "".join(f"<td style='text-align:left;vertical-align:top'>{_text(v)}</td>" for v in row.values())
+        + "".join(f"<td style='text-align:left;vertical-align:top'>{views.text(v)}</td>" for v in row.values())
         + "</tr>"
         for row in rows
     )
     return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-
-
-def _text(value) -> str:
-    """Text safe to show: `views.text`."""
-    return views.text(value)
 
 
 def choice(description: str, options: list, count: int | None = None, **look):
