@@ -87,6 +87,21 @@ def ladder(sizes, dtypes=FORMATS, shape: tuple[int, int] = (1024, 1024), r: int 
     return out
 
 
+def gigabytes(linear: float, other: float) -> dict[str, float]:
+    """Memory in GB of a model with `linear` parameters in linear layers and `other` (embeddings, head): name to GB.
+
+    NF4 with double quantization takes 4.127 bits a weight (https://arxiv.org/abs/2305.14314, section 3) and holds only
+    the linear layers. The merge of today holds the whole model in 16 bits and a tenth more.
+    """
+    both = linear + other
+    return {
+        "base in 4 bits": (linear * 4.127 / 8 + 2 * other) / 1e9,
+        "merged, 16 bits": 2 * both / 1e9,
+        "our merge, at least": 2.2 * both / 1e9,
+        "merged, 32 bits": 4 * both / 1e9,
+    }
+
+
 def base_folder(base: str, revision: str | None = None) -> Path:
     """Folder with the stored weights of `base`: `builtin`, a folder, or a hub model (fetched where it is missing).
 

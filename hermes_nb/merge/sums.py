@@ -1,0 +1,95 @@
+"""The sum itself, a few rows at a time: W + (alpha / r) B A in fp32, rounded once.
+
+LoRA: https://arxiv.org/abs/2106.09685, section 4.1. DoRA: https://arxiv.org/abs/2402.09353, Eq. 5. Lesson: 04_merge.
+"""
+
+from collections.abc import Callable, Iterator
+
+from hermes_nb.errors import FileProblem
+from hermes_nb.merge import stored
+from hermes_nb.merge.changes import Change
+from hermes_nb.merge.plan import Output, Plan
+from hermes_nb.models.nf4 import BLOCK
+
+
+def restored(weight, trained_in: str):
+    """`weight` as training saw it: NF4 with double quantization in blocks of 64, and back; (out, in) in `trained_in`.
+
+    The same calls, on the same format, as loading in 4 bits makes. QLoRA, https://arxiv.org/abs/2305.14314, section 3.
+    """
+    import torch
+    from bitsandbytes import functional
+
+    packed, state = functional.quantize_4bit(
+        weight.to(getattr(torch, trained_in)).contiguous(), blocksize=BLOCK, quant_type="nf4", compress_statistics=True
+    )
+    return functional.dequantize_4bit(packed, state)
+
+
+def values(output: Output, plan: Plan, device: str = "cpu") -> Iterator:
+    """The numbers of one output in pieces of rows, on the CPU, in the format in which they are written.
+
+    Raises FileProblem naming the tensor when the sum cannot be written in that format, or the base is not finite.
+    """
+    import torch
+
+    if output.entry.dtype not in stored.FLOATS.values():
+        yield from stored.pieces(output.source[1], output.source[0])
+        return
+    to = getattr(torch, plan.dtype)
+    adds = [_adding(change, device) for change in output.changes if "value" not in change.tensors]
+    first = 0
+    for part in _base(output, plan, device):
+        total = part.float() if adds or part.dtype != to else part
+        for add in adds:
+            total = add(total, first)
+        first += len(part) if part.dim() else 1
+        saved = total.to(to).cpu()
+        _check(saved, total, output, plan.dtype)
+        yield saved
+
+
+def _base(output: Output, plan: Plan, device: str) -> Iterator:
+    """What is added to, in pieces of rows: the stored weight, the same through NF4, or one trained as a whole."""
+    import torch
+
+    whole = [change.tensors["value"] for change in output.changes if "value" in change.tensors]
+    if whole:
+        yield from stored.pieces(whole[-1][1], whole[-1][0])
+    elif output.quantized:
+        weight = restored(stored.read(output.source[1], output.source[0]).to(device), plan.trained_in)
+        for first, last in stored.row_blocks(tuple(weight.shape)):
+            yield weight[first:last]
+    else:
+        for part in stored.pieces(output.source[1], output.source[0]):
+            yield part.to(device).to(getattr(torch, plan.trained_in)) if plan.onto == "dequantized" else part.to(device)
+
+
+def _adding(change: Change, device: str) -> Callable:
+    """A function (rows in fp32, number of the first) -> rows with this change."""
+    parts = {part: stored.read(entry, key).to(device).float() for part, (key, entry) in change.tensors.items()}
+    A, B = parts["A"], parts["B"]
+
+    def delta(first: int, last: int):
+        if change.turned or change.embedding:
+            return (B @ A[:, first:last]).T * change.scaling
+        return (B[first:last] @ A) * change.scaling
+
+    def add(rows, first: int):
+        return rows + delta(first, first + len(rows))
+
+    def scale(rows, first: int):
+        total = add(rows, first)
+        return (parts["magnitude"][first : first + len(rows)] / total.norm(dim=1)).view(-1, 1) * total
+
+    return scale if "magnitude" in parts else add
+
+
+def _check(saved, total, output: Output, dtype: str) -> None:
+    if saved.isfinite().all():
+        return
+    if total.isfinite().all():
+        raise FileProblem(
+            f"{output.name}: holds {total.abs().max().item():.3g}, more than {dtype} can; merge with dtype bfloat16."
+        )
+    raise FileProblem(f"{output.source[1].file}: {output.name} holds numbers that are not finite; fetch it again.")

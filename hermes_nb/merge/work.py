@@ -1,0 +1,115 @@
+"""The folder a merge works in: hidden beside its place, gone on with after a kill, renamed when it is whole.
+
+A file there has its name only when it is written and on the disk, so what is found under a name is good and is kept.
+Lesson: 04_merge.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hermes_nb import runs
+from hermes_nb.errors import FileProblem, ResourceProblem, RunProblem
+from hermes_nb.merge import stored, sums
+from hermes_nb.merge.plan import Plan
+from hermes_nb.runtime import need_disk
+
+RECORD = "merge.json"  # in the merged folder: how it was made
+MARGIN = 50e6  # bytes beside the tensors: headers, tokenizer, configs
+
+Watch = Callable[[int, int, str], None]  # bytes done, bytes in all, name of the tensor
+
+
+def standing(out: Path, record: dict, plan: Plan) -> bool:
+    """Whether `out` holds this very merge already. FileProblem when it holds anything else."""
+    if not out.exists() or out.is_dir() and not any(out.iterdir()):
+        return False
+    made = runs.read_json(out / RECORD) if out.is_dir() and (out / RECORD).is_file() else {}
+    if made != record or any(_size(out / name) != stored.file_size(plan.entries(name)) for name in plan.files):
+        raise FileProblem(f"{out}: exists already; delete it, or name another folder for the merged model.")
+    return True
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+@contextmanager
+def folder(out: Path, record: dict, plan: Plan) -> Iterator[Path]:
+    """The work folder of the merge into `out`: as an earlier call of the same merge left it, else empty.
+
+    When the body ends it gets the name `out`. Raises RunProblem when another process works in it, ResourceProblem
+    when the disk is too small.
+    """
+    work = out.with_name(f".{out.name}.work")
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / ".lock", timeout=0):
+            _begin(work, record)
+            left = {name: stored.file_size(plan.entries(name)) for name in plan.files if not (work / name).is_file()}
+            need_disk(out.parent, (sum(left.values()) + MARGIN) / 1e9)
+            try:
+                yield work
+            except OSError as error:
+                raise _full(out, work, plan) if error.errno == errno.ENOSPC else error from error
+            (work / ".lock").unlink(missing_ok=True)
+            if out.exists():
+                out.rmdir()  # empty: `standing` has looked
+            os.replace(work, out)
+    except Timeout as error:
+        raise RunProblem(f"{out}: another process is merging into it; wait for it, or name another folder.") from error
+
+
+def _begin(work: Path, record: dict) -> None:
+    """Keep the files that an earlier call of the same merge has finished; of any other merge nothing."""
+    try:
+        same = runs.read_json(work / RECORD) == record
+    except FileProblem:
+        same = False
+    for path in work.iterdir():
+        finished = same and path.suffix in (".safetensors", ".json") and not path.name.startswith(".")
+        if path.name != ".lock" and not finished:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not same:
+        runs.write_json(work / RECORD, record)
+
+
+def _full(out: Path, work: Path, plan: Plan) -> ResourceProblem:
+    needed = sum(stored.file_size(plan.entries(name)) for name in plan.files if not (work / name).is_file())
+    free = shutil.disk_usage(work).free
+    return ResourceProblem(
+        f"{out}: the disk is full; {needed / 1e9:.2f} GB are still to be written and {free / 1e9:.2f} GB are free. "
+        f"Free some and call again: it goes on where it stopped."
+    )
+
+
+def write_weights(work: Path, plan: Plan, device: str, watch: Watch) -> None:
+    """Write the files of `plan` that are not in `work` yet, one tensor after another, and the index where there are
+    several."""
+    done = 0
+    for name, outputs in plan.files.items():
+        if (work / name).is_file():
+            done += sum(output.entry.size for output in outputs.values())
+            watch(done, plan.bytes, name)
+            continue
+        stored.write(work / name, plan.entries(name), _told(outputs, plan, device, watch, done))
+        done += sum(output.entry.size for output in outputs.values())
+    if len(plan.files) > 1:
+        index = {
+            "metadata": {"total_parameters": plan.parameters, "total_size": plan.bytes},
+            "weight_map": {key: name for name, outputs in plan.files.items() for key in outputs},
+        }
+        runs.write_json(work / stored.INDEX, index)
+
+
+def _told(outputs: dict, plan: Plan, device: str, watch: Watch, done: int):
+    """The pieces of all outputs of one file, with a word to `watch` after each tensor."""
+    for name, output in outputs.items():
+        yield from sums.values(output, plan, device)
+        done += output.entry.size
+        watch(done, plan.bytes, name)
