@@ -168,6 +168,6 @@ def test_an_adapter_without_a_tokenizer_takes_the_base_s(tiny_base, tiny_cache, 
     folder = merge.merge(tiny_base, run.adapter, tmp_path / "b", template="chatml")
     found = AutoTokenizer.from_pretrained(folder)
     assert (found.chat_template, found.eos_token_id) == (expected.chat_template, expected.eos_token_id)
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == expected.eos_token_id
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"][0] == expected.eos_token_id
     assert str(tmp_path) not in (folder / "tokenizer_config.json").read_text()
     assert tiny_base not in (folder / "tokenizer_config.json").read_text()

@@ -6,6 +6,7 @@ and its scaling (rank and alpha patterns, rsLoRA). Lesson: 04_merge.
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def _wrapped(adapter, base, config):
 
     plain = dataclasses.replace(config, init_lora_weights=True, inference_mode=True, base_model_name_or_path=None)
     try:
-        return get_peft_model(skeleton.empty(base), plain, low_cpu_mem_usage=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what training might meet; nothing is trained here
+            return get_peft_model(skeleton.empty(base), plain, low_cpu_mem_usage=True)
     except ValueError as error:
         raise FileProblem(f"{adapter}: this adapter does not fit the base ({str(error).splitlines()[0]}).") from error
 
@@ -143,7 +146,7 @@ def _layers(wrapped, held: dict, adapter):
 
 def _finite(entry: stored.Entry, key: str, adapter) -> None:
     for part in stored.pieces(entry, key):
-        if not part.isfinite().all():
+        if not stored.finite(part):
             raise FileProblem(
                 f"{adapter}: {key} holds numbers that are not finite; that training failed, take an earlier checkpoint."
             )

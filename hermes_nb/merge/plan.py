@@ -64,7 +64,7 @@ def plan(base: Path, adapters: list[Path], onto: str, dtype: str, trained_in: st
     Raises FileProblem or RecipeProblem, naming file and tensor, for whatever is damaged or does not fit.
     """
     overlap(adapters)
-    bones = skeleton(base)
+    bones = skeleton(base, onto == "dequantized")
     table = _whole(base, bones)
     by_weight = defaultdict(list)
     for adapter in adapters:

@@ -46,15 +46,21 @@ def empty(folder: Path | str):
     """The base as transformers builds it, on the `meta` device: names and shapes, no numbers."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
     read_config(folder)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    with torch.device("meta"), no_init_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model.tie_weights()  # which the other context leaves out as well
+    return model
 
 
-def skeleton(folder: Path | str) -> Skeleton:
-    """Look at the base in `folder`. Raises RecipeProblem for a model whose files name other tensors than it computes
-    with (experts that are joined when they are loaded, say)."""
+def skeleton(folder: Path | str, quantizing: bool = True) -> Skeleton:
+    """Look at the base in `folder`; unless `quantizing`, what would be quantized is left out.
+
+    Raises RecipeProblem for a model whose files name other tensors than it computes with (experts that are joined when
+    they are loaded, say).
+    """
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     config, model = read_config(folder), empty(folder)
@@ -64,14 +70,10 @@ def skeleton(folder: Path | str) -> Skeleton:
             f"with, and the merge reads the files; merge this one with PEFT's merge_and_unload."
         )
     names = {id(module): name for name, module in model.named_modules()}
-    return Skeleton(
-        config,
-        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
-        frozenset(quantized(model)),
-        _tied(model),
-        f"{names[id(model.get_output_embeddings())]}.weight",
-        f"{names[id(model.get_input_embeddings())]}.weight",
-    )
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    ends = [f"{names[id(m)]}.weight" for m in (model.get_output_embeddings(), model.get_input_embeddings())]
+    tied = _tied(model)
+    return Skeleton(config, shapes, frozenset(quantized(model) if quantizing else ()), tied, *ends)
 
 
 def _tied(model) -> dict[str, str]:

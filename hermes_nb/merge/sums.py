@@ -4,12 +4,26 @@ LoRA: https://arxiv.org/abs/2106.09685, section 4.1. DoRA: https://arxiv.org/abs
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hermes_nb.errors import FileProblem
 from hermes_nb.merge import stored
 from hermes_nb.merge.changes import Change
 from hermes_nb.merge.plan import Output, Plan
 from hermes_nb.models.nf4 import BLOCK
+
+
+@contextmanager
+def threads(count: int) -> Iterator[int]:
+    """Let torch use `count` threads; gives the number it used before, and puts it back."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def restored(weight, trained_in: str):
@@ -26,9 +40,10 @@ def restored(weight, trained_in: str):
     return functional.dequantize_4bit(packed, state)
 
 
-def values(output: Output, plan: Plan, device: str = "cpu") -> Iterator:
+def values(output: Output, plan: Plan, device: str = "cpu", most: int = 1) -> Iterator:
     """The numbers of one output in pieces of rows, on the CPU, in the format in which they are written.
 
+    `most` is the number of threads for quantizing; the sums are bound by memory and made in the caller's own.
     Raises FileProblem naming the tensor when the sum cannot be written in that format, or the base is not finite.
     """
     import torch
@@ -39,7 +54,7 @@ def values(output: Output, plan: Plan, device: str = "cpu") -> Iterator:
     to = getattr(torch, plan.dtype)
     adds = [_adding(change, device) for change in output.changes if "value" not in change.tensors]
     first = 0
-    for part in _base(output, plan, device):
+    for part in _base(output, plan, device, most):
         total = part.float() if adds or part.dtype != to else part
         for add in adds:
             total = add(total, first)
@@ -49,7 +64,7 @@ def values(output: Output, plan: Plan, device: str = "cpu") -> Iterator:
         yield saved
 
 
-def _base(output: Output, plan: Plan, device: str) -> Iterator:
+def _base(output: Output, plan: Plan, device: str, most: int) -> Iterator:
     """What is added to, in pieces of rows: the stored weight, the same through NF4, or one trained as a whole."""
     import torch
 
@@ -57,7 +72,9 @@ def _base(output: Output, plan: Plan, device: str) -> Iterator:
     if whole:
         yield from stored.pieces(whole[-1][1], whole[-1][0])
     elif output.quantized:
-        weight = restored(stored.read(output.source[1], output.source[0]).to(device), plan.trained_in)
+        weight = stored.read(output.source[1], output.source[0]).to(device)
+        with threads(most):
+            weight = restored(weight, plan.trained_in)
         for first, last in stored.row_blocks(tuple(weight.shape)):
             yield weight[first:last]
     else:
@@ -72,11 +89,11 @@ def _adding(change: Change, device: str) -> Callable:
 
     def delta(first: int, last: int):
         if change.turned or change.embedding:
-            return (B @ A[:, first:last]).T * change.scaling
-        return (B[first:last] @ A) * change.scaling
+            return (B @ A[:, first:last]).T.mul(change.scaling)
+        return (B[first:last] @ A).mul_(change.scaling)
 
     def add(rows, first: int):
-        return rows + delta(first, first + len(rows))
+        return delta(first, first + len(rows)).add_(rows)
 
     def scale(rows, first: int):
         total = add(rows, first)
@@ -86,9 +103,9 @@ def _adding(change: Change, device: str) -> Callable:
 
 
 def _check(saved, total, output: Output, dtype: str) -> None:
-    if saved.isfinite().all():
+    if stored.finite(saved):
         return
-    if total.isfinite().all():
+    if stored.finite(total):
         raise FileProblem(
             f"{output.name}: holds {total.abs().max().item():.3g}, more than {dtype} can; merge with dtype bfloat16."
         )

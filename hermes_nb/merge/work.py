@@ -7,7 +7,9 @@ Lesson: 04_merge.
 import errno
 import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,15 +92,15 @@ def _full(out: Path, work: Path, plan: Plan) -> ResourceProblem:
 
 def write_weights(work: Path, plan: Plan, device: str, watch: Watch) -> None:
     """Write the files of `plan` that are not in `work` yet, one tensor after another, and the index where there are
-    several."""
-    done = 0
-    for name, outputs in plan.files.items():
-        if (work / name).is_file():
-            done += sum(output.entry.size for output in outputs.values())
-            watch(done, plan.bytes, name)
-            continue
-        stored.write(work / name, plan.entries(name), _told(outputs, plan, device, watch, done))
-        done += sum(output.entry.size for output in outputs.values())
+    several. The next pieces are summed while one is written."""
+    left = {name: outputs for name, outputs in plan.files.items() if not (work / name).is_file()}
+    done = plan.bytes - sum(output.entry.size for outputs in left.values() for output in outputs.values())
+    with sums.threads(1) as most:  # small pieces that wait for memory: threads would wait for one another
+        parts = ahead(part for outputs in left.values() for part in _pieces(outputs, plan, device, most))
+        for name, outputs in left.items():
+            size = sum(output.entry.size for output in outputs.values())
+            stored.write(work / name, plan.entries(name), _told(parts, size, done, plan.bytes, watch))
+            done += size
     if len(plan.files) > 1:
         index = {
             "metadata": {"total_parameters": plan.parameters, "total_size": plan.bytes},
@@ -107,9 +109,30 @@ def write_weights(work: Path, plan: Plan, device: str, watch: Watch) -> None:
         runs.write_json(work / stored.INDEX, index)
 
 
-def _told(outputs: dict, plan: Plan, device: str, watch: Watch, done: int):
-    """The pieces of all outputs of one file, with a word to `watch` after each tensor."""
+def ahead(parts: Iterator, count: int = 8) -> Iterator:
+    """The same parts, made in a thread of their own, up to `count` of them before they are asked for."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, parts, end) for _ in range(count))
+        while (part := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, parts, end))
+            yield part
+
+
+def _pieces(outputs: dict, plan: Plan, device: str, most: int) -> Iterator[tuple]:
+    """(name, numbers) for every piece of every output of one file."""
     for name, output in outputs.items():
-        yield from sums.values(output, plan, device)
-        done += output.entry.size
-        watch(done, plan.bytes, name)
+        for part in sums.values(output, plan, device, most):
+            yield name, part
+
+
+def _told(parts: Iterator, size: int, done: int, total: int, watch: Watch) -> Iterator:
+    """The next `size` bytes of `parts`; `watch` is told after each tensor."""
+    stop, last = done + size, None
+    while done < stop:
+        name, part = next(parts)
+        if last not in (None, name):
+            watch(done, total, last)
+        yield part
+        done, last = done + part.nbytes, name
+    watch(done, total, last)
