@@ -9,8 +9,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OLD    := $(abspath $(VENV))/old-widgets
 
-.PHONY: course test test-fast test-old-widgets lab notebooks results samples bench own-answers experiments histories browser \
-	stamp lint setup clean
+.PHONY: course test test-fast test-old-widgets lab notebooks results samples bench own-answers small-base experiments histories \
+	browser stamp lint setup clean
 
 setup: $(READY)
 
@@ -72,6 +72,10 @@ samples:
 # the runs that the notebooks show without running them, and the shipped adapters (about 40 minutes)
 experiments: $(READY)
 	@$(BIN)/python data_samples/experiments.py
+
+# train the small base model of 04_merge from scratch on our own rows (about 3 minutes on one core)
+small-base: $(READY)
+	@$(BIN)/python data_samples/small_base.py
 
 # logged runs that every widget can show without training (about 15 minutes)
 histories: $(READY)

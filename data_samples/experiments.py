@@ -8,6 +8,7 @@ kept; name an experiment to make it anew: `python data_samples/experiments.py cu
 import gc
 import json
 import shutil
+import statistics
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from hermes_nb import (
     runtime,
     sft,
 )
+from hermes_nb.merge import survival
 from hermes_nb.training import fitting
 
 HERE = Path(__file__).resolve().parent
@@ -67,6 +69,24 @@ DPO = {
     "dpo_packed": ("pairs laid one after another, as everywhere", {}, None),
     "dpo_padded": ("the same pairs in padded rows, as TRL lays them", {"packed": False}, None),
 }  # fmt: skip
+
+# DPO from the small base: a delta of the size that DPO leaves, and one several times larger
+MERGE_BASES = {
+    "rows": {"max_steps": 50},
+    "rows_strong": {"learning_rate": 1e-3, "max_steps": 50},
+}
+MERGE_NOTE = (
+    "DPO from the small base in 4 bits (data_samples/small_base, trained by us and stored in bf16), recipe course at "
+    "scale tiny without SFT, then merged onto the weights that NF4 gave back (dequantized) or onto the stored ones "
+    "(original). All figures on {pairs} held-out pairs and {talks} held-out conversations. kl (nats a token) and top1: "
+    "against the trained 4-bit model in this machine's arithmetic, each merged model in that of its own format; "
+    "kl_exact: the same with both in fp32 arithmetic, so that only the weights differ (1e-9 of either sign is zero "
+    "within that arithmetic). accuracy, margin: the reference "
+    "is the 4-bit base that DPO was trained against; accuracy_own, margin_own: it is the base merged onto, in fp32. "
+    "sft_loss: nats a token. Model trained: kl_arithmetic is that of the trained model in fp32 arithmetic against "
+    "itself in this machine's. Model base: the 4-bit base without adapter, so its kl is what is at stake. rows_strong: "
+    "the same at a higher learning rate. sizes: norms relative to that of the stored weight, over layers."
+)
 
 
 def course(stage: str | None = None, changes: dict | None = None, seed: int = 0):
@@ -294,6 +314,119 @@ def blind(bench: Bench, pooled: dict) -> list[dict]:
     return out
 
 
+class Small:
+    """The small base: its recipe for one seed, its held-out rows, and how a model of it is measured."""
+
+    def __init__(self, seed: int, changes: dict):
+        self.base = str(lessons.small_base())
+        with_base = {"seed": seed, "model": {"base": self.base}, "needs_gb": 0, "dpo": changes}
+        self.recipe = recipes.load("course", "tiny", overrides=with_base)
+        self.out = WORK / "merge_bases" / f"{self.recipe.dpo.learning_rate}-{seed}"
+        shutil.rmtree(self.out, ignore_errors=True)
+        pipeline.format_rows(self.recipe, self.out)
+        self.pairs, self.talks = (pipeline.rows_of(self.out, n)["held_out"] for n in ("dpo", "sft"))
+        self.tokenizer = models.tokenizer(self.base, "chatml")
+        bases = self.open(), models.load_plain(self.base, "float32"), self.dequantized()
+        names = ("trained", "original", "dequantized")
+        self.logps = {n: reference.pair_logps(b, self.tokenizer, self.pairs) for n, b in zip(names, bases, strict=True)}
+
+    def open(self, adapter=None):
+        """The base in 4 bits, with an adapter on it or alone."""
+        base = models.load_4bit(self.base)
+        return models.load_adapter(base, adapter) if adapter else base
+
+    def dequantized(self):
+        """The weights that NF4 gave back in training, embeddings and arithmetic in fp32 too."""
+        return models.dequantize(models.load_4bit(self.base), "float32").float()
+
+    def scores(self, model, own: str) -> dict:
+        """Held-out accuracy and margin against the 4-bit base and against base `own`, and SFT loss."""
+        beta, kinds = self.recipe.dpo.beta, self.pairs["kind"]
+        start = self.logps["trained"]
+        found, logps = evaluate.held_out(model, self.tokenizer, self.talks, self.pairs, start, beta)
+        against = evaluate.preferences(logps, self.logps[own], beta, kinds)
+        out = {n: found[n]["value"] for n in ("accuracy", "margin", "sft_loss")}
+        return out | {f"{n}_own": against[n]["value"] for n in ("accuracy", "margin")}
+
+    def far(self, one, other) -> dict:
+        """KL and top-1 agreement of `other` with `one`."""
+        return merge.faithfulness(one, other, self.tokenizer, self.pairs)
+
+    def cards(self, model) -> float:
+        """Share of 60 sampled answers that are cards."""
+        prompts = [generate.prompt_of(row) for row in self.pairs]
+        answers = generate.answers(model, self.tokenizer, prompts, LONG, generate.SAMPLED, 0)
+        return evaluate.summary(answers)["card"]["value"]
+
+
+def candidates(small: Small, adapter: Path) -> list[dict]:
+    """One row for base, trained model and each way to merge, of one seed."""
+    trained, exact = small.open(adapter), models.load_adapter(small.dequantized(), adapter)
+    here = {"dtype": runtime.machine().dtype, "seed": small.recipe.seed}
+    base = small.open()
+    rows = [
+        {"model": "trained", **here, **small.scores(trained, "trained"), "card": small.cards(trained),
+         "kl_arithmetic": small.far(exact, trained)["kl"]},
+        {"model": "base", **here, **small.scores(base, "trained"), "card": small.cards(base),
+         **small.far(trained, base), "kl_exact": small.far(exact, small.dequantized())["kl"]},
+    ]  # fmt: skip
+    for onto in ("dequantized", "original"):
+        for dtype in ("float32", "float16", "bfloat16"):
+            folder = small.out / f"{onto}-{dtype}"
+            merge.merge(small.base, adapter, folder, onto, dtype)
+            model = models.load_plain(str(folder), dtype)
+            row = {"model": "merged", "onto": onto, "dtype": dtype, "seed": small.recipe.seed}
+            row |= small.far(trained, model) | small.scores(model, onto)
+            weights = models.load_plain(str(folder), "float32")
+            rows.append(row | {"kl_exact": small.far(exact, weights)["kl"]})
+    return rows
+
+
+def nf4_errors(base: str) -> dict:
+    """How far NF4 is from the stored weights of `base`, relative to their norm, over its linear layers."""
+    stored = models.load_plain(base, "float32").state_dict()
+    given = models.dequantize(models.load_4bit(base), "float32").state_dict()
+    layers = [name for name in stored if "_proj.weight" in name]
+    wrong = [((given[n] - stored[n]).norm() / stored[n].norm()).item() for n in layers]
+    return {"nf4_error": spread(wrong), "layers": len(layers)}
+
+
+def spread(values: list[float]) -> dict:
+    """Median, least and largest of values over layers."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def delta_size(base: str | Path, adapter: Path, since: Path | None = None) -> dict:
+    """Norm of what an adapter adds, relative to that of the weight, over layers; with `since` what came after it."""
+    return spread([row["relative_delta"] for row in survival.by_layer(base, adapter, "float32", since)])
+
+
+def merge_bases() -> None:
+    """Merges of small adapters onto both bases in three formats, three seeds, beside the model that was trained."""
+    found, deltas, told = {}, {}, {}
+    for name, changes in MERGE_BASES.items():
+        found[name], deltas[name] = [], []
+        for seed in SEEDS:
+            small = Small(seed, changes)
+            run = dpo.train(small.recipe, pipeline.rows_of(small.out, "dpo"), small.out)
+            found[name] += candidates(small, run.adapter)
+            deltas[name].append(delta_size(small.base, run.adapter)["median"])
+            told = told or {"changes": changes, "history": by_step(run.path), "metrics": run.metrics}
+    sft_adapter, dpo_adapter = lessons.shipped("sft"), lessons.shipped("dpo")
+    sizes = {
+        "small": nf4_errors(small.base)
+        | {"delta": {"seeds": deltas["rows"]}, "delta_strong": {"seeds": deltas["rows_strong"]}},
+        "builtin": nf4_errors("builtin")
+        | {"delta": delta_size(models.builtin(), dpo_adapter, sft_adapter)}
+        | {"delta_with_sft": delta_size(models.builtin(), dpo_adapter)},
+    }
+    for key in ("delta", "delta_strong"):
+        sizes["small"][key]["median"] = statistics.median(sizes["small"][key]["seeds"])
+    note = MERGE_NOTE.format(pairs=len(small.pairs), talks=len(small.talks))
+    save("merge_bases", title="merged onto original and onto dequantized weights", note=note, seeds=list(SEEDS),
+         sizes=sizes, **found, **told)  # fmt: skip
+
+
 def main(names: list[str]) -> None:
     """Make what is named, else what is missing."""
     runtime.quiet()
@@ -309,6 +442,8 @@ def main(names: list[str]) -> None:
         publish()
     dpo_runs(bench, lambda n: n != "dpo_beta_01" and wanted(n))
     sft_runs(bench, lambda n: n != "sft_lr_right" and wanted(n))
+    if wanted("merge_bases"):
+        merge_bases()
 
 
 if __name__ == "__main__":

@@ -100,6 +100,18 @@ def shipped(stage: str) -> Path:
     return folder
 
 
+def small_base() -> Path:
+    """Folder of the small base: a Llama of a million weights that we trained, in bf16; made by `make small-base`.
+
+    Its stored weights are the ones that training left, where those of the built-in model come from a 4-bit file.
+    Raises FileProblem when it is missing. Lesson: 04_merge.
+    """
+    folder = samples_dir() / "small_base"
+    if not (folder / "model.safetensors").is_file():
+        raise FileProblem(f"{folder}: no model there; make it with `make small-base` (three minutes), or reinstall.")
+    return folder
+
+
 def experiment(name: str) -> dict:
     """A shipped experiment: what was changed, its `history` (tidy frame), metrics, rates and answers.
 

@@ -1,7 +1,6 @@
 """The five stages in a row, each handing the next a folder: format, sft, dpo, merge, evaluate. Lesson: 00_tour."""
 
 import gc
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from hermes_nb.errors import FileProblem, RecipeProblem, ResourceProblem, RunPro
 from hermes_nb.formatting import format_rows, rows_of
 from hermes_nb.recipes import Recipe
 from hermes_nb.runs import Run
+from hermes_nb.runtime import machine
 
 STAGES = ("format", "sft", "dpo", "merge", "evaluate")
 
@@ -165,21 +165,19 @@ class Report(Run):
 
 
 def merge_run(recipe: Recipe, out: Path) -> Run:
-    """Stage `merge`: the last adapter onto the base, into `out/merged`, with KL and top-1 agreement measured."""
+    """Stage `merge`: the last adapter onto the base, into `out/merged`; what the recipe leaves open is measured."""
     from hermes_nb import merge
 
-    adapter, model = _last_adapter(out), recipe.model
+    adapter, how = _last_adapter(out), recipe.merge
     key = runs.fingerprint(
         runs.recipe_key(recipe.to_dict(), "merge"), runs.file_digest(adapter / "adapter_model.safetensors")
     )
+    onto = ("dequantized", "original") if how.onto == "auto" else (how.onto,)
+    dtype = merge.choose_dtype(machine().device) if how.dtype == "auto" else how.dtype
 
     def make() -> dict:
-        shutil.rmtree(out / "merged", ignore_errors=True)
-        how = recipe.merge
-        merged = merge.merge(
-            model.base, adapter, out / "merged", how.onto, how.dtype, how.max_shard_size, model.revision
-        )
-        return merge.compare_folders(model, adapter, merged, rows_of(out, "dpo"))
+        asked = {"adapter": adapter, "questions": recipe.evaluate.greedy_questions or 1}
+        return merge.compare(out, onto, (dtype,), **asked, keep=out / "merged")
 
     if not (out / "merged").is_dir():
         (out / "reports" / "merge.json").unlink(missing_ok=True)

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from test_publish_push import small_run
 
-from hermes_nb import cli
+from hermes_nb import bench, cli, merge
 
 
 def fails(arguments, capsys):
@@ -32,6 +33,8 @@ def fails(arguments, capsys):
         (["run", "course", "--scale", "tiny", "--set", "model.base=no-such/model"], "--scale tiny"),
         (["evaluate", "nowhere"], "no recipe here"),
         (["merge", "builtin", "nowhere", "out"], "no adapter here"),
+        (["export", "nowhere"], "give a run directory"),
+        (["export", "nowhere", "--push", "--to", "x"], "give either --to or --push"),
         (["course", "99_nothing"], "no notebook"),
         (["estimate"], "name a recipe (course"),
         (["estimate", "nowhere"], "no recipe 'nowhere'"),
@@ -80,7 +83,9 @@ def test_an_unknown_scale_is_refused_with_the_known_ones(capsys):
     assert "tiny" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["merge"], ["evaluate"], ["doctor"], ["course"], ["estimate"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["merge"], ["evaluate"], ["doctor"], ["course"], ["estimate"], ["export"]]
+)
 def test_help_reads_well_and_comes_at_once(command):
     """Help that loads torch takes seconds."""
     code = "import sys, time; t = time.perf_counter(); from hermes_nb import cli\ntry: cli.main(sys.argv[1:])\n"
@@ -118,3 +123,55 @@ def test_the_check_shows_both_published_systems(tmp_path, capsys):
     told = json.loads((tmp_path / "check.json").read_text())["systems"]
     assert all(one["system"] in said for one in told)
     assert len(told) == 2
+
+
+def test_export_shows_what_would_leave_and_sends_nothing(tmp_path, capsys):
+    """The list is read before anything is sent; the same command shows it again."""
+    run = small_run(tmp_path / "run")
+    for what, repo in (("merged", "SmolLM2-135M-Instruct-dpo"), ("adapter", "SmolLM2-135M-Instruct-dpo-lora")):
+        for _ in range(2):
+            assert cli.main(["export", str(run), "--what", what]) == 0
+        said, place = capsys.readouterr().out, run / "export" / what
+        assert f"dry run, nothing was sent: {place}" in said
+        assert f"repo {{user}}/{repo} (private), {len(list(place.iterdir()))} files" in said
+        assert all(f"MB  {file.name}\n" in said for file in place.iterdir())
+    assert cli.main(["export", str(run), "--to", str(tmp_path / "x"), "--repo", "ann/mine", "--public"]) == 0
+    assert "repo ann/mine (public)" in capsys.readouterr().out
+    assert (tmp_path / "x" / "README.md").is_file()
+
+
+def test_export_refuses_with_status_2_and_one_line(tmp_path, capsys, monkeypatch):
+    """A finding, a missing stage, no token: each in one line."""
+    run = small_run(tmp_path / "run")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert "no Hugging Face token here" in fails(["export", str(run), "--push"], capsys)
+    (run / "merged" / "optimizer.pt").write_bytes(b"\x80")
+    assert "optimizer.pt: a pickle" in fails(["export", str(run)], capsys)
+    (run / "dpo" / "adapter").rename(run / "moved")
+    assert cli.main(["export", str(run), "--what", "adapter"]) == 0
+    assert "-sft-lora" in capsys.readouterr().out
+    (run / "merged").rename(run / "gone")
+    assert "run that stage first (--stages merge)" in fails(["export", str(run)], capsys)
+
+
+def test_a_chain_of_adapters_is_handed_on_in_its_order(monkeypatch, capsys):
+    """Merged the other way round it is another model."""
+    seen = []
+    monkeypatch.setattr(merge, "merge", lambda *given: seen.append([str(x) for x in given[:3]]))
+    assert cli.main(["merge", "builtin", "a", "out"]) == 0
+    assert cli.main(["merge", "builtin", "a", "out", "--then", "b", "--then", "c"]) == 0
+    assert seen[0] == ["builtin", "a", "out"]
+    assert [x in seen[1][1] for x in ("'a'", "'b'", "'c'")] == [True] * 3
+    assert seen[1][1].index("'a'") < seen[1][1].index("'b'") < seen[1][1].index("'c'")
+
+
+def test_a_benchmark_of_the_merge_takes_a_size(monkeypatch, capsys):
+    """One command for all three benchmarks; a missed promise ends with 1."""
+    monkeypatch.setattr(bench, "merge", lambda size, repeats: {"size": size, "misses": [repeats]}, raising=False)
+    monkeypatch.setattr(bench, "merging_text", lambda told: f"size {told['size']}", raising=False)
+    assert cli.main(["bench", "merge"]) == 1
+    assert capsys.readouterr().out == "size 1b\n"
+    monkeypatch.setattr(bench, "merge", lambda size, repeats: {"size": size, "misses": []})
+    assert cli.main(["bench", "merge", "--size", "7b"]) == 0
+    assert capsys.readouterr().out == "size 7b\n"

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hermes_nb import merge
+from hermes_nb import roofline
 from hermes_nb.exercises import merge as exercise
 from hermes_nb.merge import survival
 
@@ -53,5 +53,5 @@ def test_the_reasons_are_measured_ones():
     assert kept["bfloat16", 1e-3] == pytest.approx(0.64, abs=0.01)
     assert kept["float16", 1e-3] == pytest.approx(0.98, abs=0.005)
     assert kept["bfloat16", 3e-2] == pytest.approx(0.998, abs=0.001)
-    assert merge.gigabytes(6.98e9, 0.26e9)["merged, 32 bits"] == pytest.approx(29, abs=0.1)
+    assert 4 * roofline.parameters(roofline.MISTRAL_7B) / 1e9 == pytest.approx(29, abs=0.1)
     assert [row["run"] for row in exercise.RUNS] == list(RIGHT)

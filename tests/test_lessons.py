@@ -101,6 +101,14 @@ def test_shipped_adapters_are_small_and_whole():
         lessons.shipped("merge")
 
 
+def test_the_small_base_is_found_and_its_absence_said(tmp_path, monkeypatch):
+    """04 cannot begin without it; the reader must learn how to make it."""
+    assert (lessons.small_base() / "config.json").is_file()
+    monkeypatch.setattr(lessons, "samples_dir", lambda: tmp_path)
+    with pytest.raises(FileProblem, match="make small-base"):
+        lessons.small_base()
+
+
 def test_an_unknown_experiment_is_told_the_known_ones():
     """A typo in a notebook cell."""
     with pytest.raises(FileProblem, match="cut_stop"):

@@ -138,14 +138,6 @@ def test_the_base_is_found_by_name_or_folder(tiny_base, tmp_path):
         survival.base_folder(str(tmp_path / "nowhere"))
 
 
-def test_memory_of_seven_billion():
-    """The figure against Colab's 12.7 GB: 7.24 G parameters x 2 bytes = 14.5 GB; 4 bits: 6.98 x 4.127 / 8 + 0.52."""
-    found = merge.gigabytes(6.98e9, 0.26e9)
-    assert found["merged, 16 bits"] == pytest.approx(14.48, abs=0.01)
-    assert found["base in 4 bits"] == pytest.approx(3.60 + 0.52, abs=0.01)
-    assert found["our merge, at least"] > found["merged, 16 bits"] > 12.7
-
-
 def test_the_choice_has_its_reason():
     """A choice without a reason is a habit."""
     for device in ("cpu", "cuda"):

@@ -94,13 +94,13 @@ def test_a_failed_request_does_not_spoil_the_folder(whole, tmp_path):
 
 def test_a_merge_that_does_not_fit_is_said_and_the_rest_is_kept(whole, tmp_path, monkeypatch):
     """Hours of training on a small GPU must not end without evidence because the last step is too large."""
-    from hermes_nb.merge import weights
+    from hermes_nb.merge import work
 
     def too_small(*args):
-        raise ResourceProblem("merging needs about 16 GB")
+        raise ResourceProblem("14.5 GB needed, 3.0 GB free")
 
-    monkeypatch.setattr(weights, "need_memory", too_small)
-    with pytest.raises(ResourceProblem, match="16 GB"):
+    monkeypatch.setattr(work, "need_disk", too_small)
+    with pytest.raises(ResourceProblem, match=r"14\.5 GB"):
         pipeline.run(whole, tmp_path)
     assert set(evaluate.report(tmp_path)) == {"base", "sft", "dpo"}
     assert not (tmp_path / "merged").exists()

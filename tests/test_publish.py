@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 
+import mistune
+import numpy as np
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from safetensors.numpy import save_file
 
-from hermes_nb import evaluate, publish, recipes, runs
+from hermes_nb import evaluate, models, publish, recipes, runs, templates
 from hermes_nb.errors import FileProblem
 from hermes_nb.generate import Answer
 
@@ -27,6 +32,13 @@ def out(tmp_path):
     return tmp_path
 
 
+def change(out, how):
+    """Change the recipe of a run directory."""
+    recipe = runs.read_yaml(out / "recipe.yaml")
+    how(recipe)
+    runs.write_text(out / "recipe.yaml", yaml.safe_dump(recipe))
+
+
 def head(text):
     return yaml.safe_load(text.split("---\n")[1])
 
@@ -35,8 +47,8 @@ def test_the_card_says_what_was_done_and_measured(out):
     """A card without base, data, settings, figures with n and limits tells nobody what the model is."""
     text = publish.card(out, merge=MERGED)
     assert head(text) == {
-        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0", "library_name": "transformers",
-        "pipeline_tag": "text-generation", "tags": ["sft", "dpo", "qlora", "hermes_nb"],
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "base_model_relation": "finetune", "license": "apache-2.0",
+        "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["sft", "dpo", "qlora", "hermes_nb"],
     }  # fmt: skip
     lora = recipes.load("course", "tiny").lora
     settings = ("beta 0.1", "40 steps", f"LoRA r {lora.r}", "seed 0")
@@ -78,13 +90,18 @@ def test_the_card_does_not_claim_stages_that_were_not_trained_here(out):
 
 
 def test_an_unknown_base_has_no_made_up_licence(out):
-    """A licence is read, not guessed; and a base in a folder is named without its path."""
-    recipe = runs.read_yaml(out / "recipe.yaml")
-    for base, named in (("/data/models/mine", "mine"), ("some/model", "some/model"), ("C:\\models\\mine", "mine")):
-        recipe["model"]["base"] = base
-        runs.write_text(out / "recipe.yaml", yaml.safe_dump(recipe))
+    """A licence is read, not guessed; a base in a folder is named without its path, and not where the hub reads names.
+
+    The hub refuses a card whose base_model it does not know.
+    """
+    bases = (("/data/models/mine", "mine"), ("some/model", "some/model"), ("C:\\models\\mine", "mine"))
+    for base, named in bases:
+        hub = base if base == named else None
+        change(out, lambda recipe, base=base: recipe["model"].update(base=base))
         text = publish.card(out)
-        assert (head(text)["base_model"], head(text)["license"]) == (named, "other")
+        assert (head(text).get("base_model"), head(text)["license"]) == (hub, "unknown")
+        assert ("base_model_relation" in head(text)) == bool(hub)
+        assert f"- base: `{named}`" in text
         assert "look it up" in text
 
 
@@ -115,10 +132,10 @@ def test_the_plan_lists_every_file_with_its_size(tmp_path):
 )
 def test_what_must_not_leave_is_found_and_not_repeated(tmp_path, planted, named):
     """A published token is a stolen one; a scan that prints it publishes it once more."""
-    (tmp_path / "config.json").write_text(f'{{"fine": 1}}\n{planted}\n')
+    (tmp_path / "README.md").write_text(f"fine\n{planted}\n")
     (found,) = publish.findings(tmp_path)
     assert named in found
-    assert "config.json, line 2" in found
+    assert "README.md, line 2" in found
     assert planted.split()[-1] not in found
 
 
@@ -126,13 +143,14 @@ def test_what_must_not_leave_is_found_and_not_repeated(tmp_path, planted, named)
 def test_pickles_are_found(tmp_path, name):
     """They run code on loading, and TRL's holds the token in clear."""
     (tmp_path / name).write_bytes(b"\x80\x04")
+    assert publish.findings(tmp_path)[0].startswith(f"{name}: ")
     assert "pickle" in publish.findings(tmp_path)[0]
 
 
 @pytest.mark.parametrize(
     "text",
     ["https://huggingface.co/home/x", "a task-specific, risk-free thing", "hf_xet and hf_transfer", "either/or: 1/2",
-     "ratio 3:4 \\n", "Disk-b ab:cd", '"Ġ/home"'],
+     "ratio 3:4 \\n", "Disk-b ab:cd", '"Ġ/home"', "{{ 'Q:\\n' + q + '\\nA:\\n' }}", "Q:\\nWhy?\\nA:\\nSo."],
 )  # fmt: skip
 def test_ordinary_text_is_clean(tmp_path, text):
     """A scan that cries at every file is switched off."""
@@ -154,3 +172,226 @@ def test_the_card_says_that_a_stage_was_stopped(out):
         True,
         False,
     ]
+
+
+HOSTILE = "x\n---\nlicense: mit\n| a | <script>alert(1)</script> `b <script>2</script> b` # c\r\n``` [d](e) *f*\u2028"
+
+
+def test_the_head_is_what_the_hub_s_own_library_reads(out):
+    """A card that the hub cannot read is refused at the end of an upload."""
+    for adapter, library, relation in ((False, "transformers", "finetune"), (True, "peft", "adapter")):
+        card = ModelCard(publish.card(out, adapter=adapter))
+        assert isinstance(card.data, ModelCardData)
+        assert (card.data.library_name, card.data.license) == (library, "apache-2.0")
+        assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+        assert card.data.to_dict()["base_model_relation"] == relation
+        assert card.text.lstrip().startswith("# course: ")
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda r: r.update(title=HOSTILE),
+        lambda r: r.update(name=HOSTILE),
+        lambda r: r["model"].update(base=HOSTILE, template=HOSTILE, revision=HOSTILE),
+        lambda r: r["dpo"]["train"][0].update(path=HOSTILE.replace("/", "")),
+        lambda r: r.update(overrides=[f"title={HOSTILE}"], variant=HOSTILE, scale=HOSTILE),
+        lambda r: r["dpo"].update(schedule=HOSTILE),
+    ],
+)
+def test_hostile_words_break_neither_head_nor_table(out, plant):
+    """A title with a line of dashes would end the head, a bar would shift a table, a tag would run in a browser."""
+    before = publish.card(out)
+    change(out, plant)
+    text = publish.card(out)
+    known = {k: v for k, v in head(before).items() if not k.startswith("base_model")}
+    assert ModelCard(text).data.to_dict().items() >= (known | {"license": head(text)["license"]}).items()
+    assert head(text)["license"] in ("apache-2.0", "unknown")
+    for part in ("```", "# ", "---", "| "):
+        assert [x.startswith(part) for x in text.split("\n")].count(True) == [
+            x.startswith(part) for x in before.split("\n")
+        ].count(True), part
+    html = mistune.create_markdown(escape=False, plugins=["table"])(text.split("---\n", 2)[2])
+    assert "<script" not in html
+    assert "<a " not in html
+    rows = [line.replace("\\|", "") for line in text.split("\n") if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {7}
+
+
+def test_the_card_says_where_every_row_comes_from_and_under_which_licence(out):
+    """Whoever uses a model must know what its data allow; what is not known is not made up."""
+    hub = {"source": "pku_saferlhf", "path": None}
+    change(out, lambda r: r["dpo"]["train"].append(r["dpo"]["train"][0] | hub))
+    (out / "format").mkdir()
+    counts = {"orca_dpo_pairs": {"kept": 197, "dropped": 3}, "pku_saferlhf": {"kept": 55, "dropped": 0}}
+    runs.write_json(out / "format" / "audit.json", {"dpo_train": {"sources": counts}})
+    text = publish.card(out)
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in text.split("\n") if line.startswith("| ")]
+    assert ["sft", "train", "not recorded", "`conversations_train.jsonl`", "`ultrachat_200k`",
+            "apache-2.0 (sample rows of hermes_nb)"] in cells  # fmt: skip
+    assert ["dpo", "train", "197", "`pairs.jsonl`", "`orca_dpo_pairs`", "unknown (a file of the author)"] in cells
+    assert ["dpo", "train", "55", "`PKU-Alignment/PKU-SafeRLHF`", "`pku_saferlhf`",
+            "cc-by-nc-4.0 (no commercial use)"] in cells  # fmt: skip
+    assert head(text)["datasets"] == ["PKU-Alignment/PKU-SafeRLHF"]
+
+
+def test_the_card_says_how_the_run_was_made(out):
+    """Name, variant, scale, seed, version and what was changed; a path among the changes is not shown."""
+    change(out, lambda r: r.update(overrides=["dpo.beta=0.2", "model.base=/home/" + "ann/model"]))
+    run = runs.read_json(out / "run.json")
+    runs.write_json(out / "run.json", run | {"versions": {"hermes_nb": "7.1"}})
+    text = publish.card(out)
+    for part in ("hermes_nb 7.1", "recipe `course`", "variant `repaired`", "scale `tiny`", "`dpo.beta=0.2`",
+                 "`model.base` (a value not shown)"):  # fmt: skip
+        assert part in text, part
+    assert "ann" not in text
+
+
+def test_the_card_compares_the_ways_to_merge(out):
+    """One figure alone does not say that the chosen merge was the better one."""
+    rate = evaluate.rate([True] * 19 + [False])
+    one = {"onto": "dequantized", "dtype": "float32", "kl": 9.5e-4, "top1": 0.976, "tokens": 871, "stops": rate,
+           "accuracy": rate, "mb": 538.1}  # fmt: skip
+    other = one | {"dtype": "bfloat16", "kl": 0.0954, "accuracy": None}
+    merge = MERGED | {
+        "onto": "dequantized", "reason": "it stops as often as the trained one", "stops": rate, "accuracy": rate,
+        "trained": {"stops": evaluate.rate([True] * 20)}, "survival": {"bfloat16": {"median": 0.81, "low": 0.6}},
+        "candidates": {"dequantized, float32": one, "dequantized, bfloat16": other},
+    }  # fmt: skip
+    text = publish.card(out, merge=merge)
+    for part in (
+        "Why this one: it stops as often as the trained one",
+        "| dequantized, float32 | 9.5e-04 | 97.6% | 95% | 95% | 538 |",
+        "| dequantized, bfloat16 | 9.5e-02 | 97.6% | 95% | not measured | 538 |",
+        "n = 20 merged; 100% (84% to 100%, 95 % interval), n = 20 as trained",
+        "bfloat16 0.810 (lowest 0.600)",
+    ):
+        assert part in text, part
+
+
+def test_the_card_shows_how_to_ask(out):
+    """Without the generation prompt a tuned model writes on the question."""
+    merged, adapter = publish.card(out), publish.card(out, adapter=True, last="sft", name="ann/x")
+    stop = templates.STOP["chatml"]
+    for text in (merged, adapter):
+        assert "add_generation_prompt=True" in text
+        assert f"`{stop}`" in text
+        compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+    assert "from peft" not in merged
+    assert 'name = "ann/x"' in adapter
+    assert 'AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")' in adapter
+    assert "pairs.jsonl" not in adapter
+    assert "How faithful the merge is was not measured" in merged
+    assert "How faithful" not in adapter
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.py", "notes.txt", "data.parquet", "model.gguf", "trainer_state.json", "run.sh", "weights.SAFETENSORS",
+     "history.jsonl", "sub/scheduler.xyz", "noext"],
+)  # fmt: skip
+def test_only_the_files_of_a_model_may_leave(tmp_path, name):
+    """What a list of bad endings forgets is published."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    (found,) = publish.findings(tmp_path)
+    assert found.startswith(f"{name}: ")
+    assert "Leave it out" in found
+
+
+def test_the_files_of_a_model_may(tmp_path):
+    """All that transformers and PEFT write, in the forms of several tokenizers."""
+    names = ["config.json", "special_tokens_map.json", "model.safetensors.index.json", "vocab.json"]
+    for name in names:
+        runs.write_json(tmp_path / name, {"a": 1})
+    for name in ("README.md", "chat_template.jinja", "merges.txt", "vocab.txt", "LICENSE"):
+        (tmp_path / name).write_text("a b\n")
+    (tmp_path / "tokenizer.model").write_bytes(bytes(range(256)) + b' "/ho' + b"me/x/corpus.txt")
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "model.safetensors", {"format": "pt"})
+    assert publish.findings(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-3], lambda b: b + b"PK", lambda b: b"\x80\x04" + b, lambda b: b""])
+def test_weights_must_be_whole_safetensors(tmp_path, damage):
+    """A pickle under another name, a cut file, or something behind the weights."""
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(damage(whole))
+    assert publish.findings(tmp_path) == ["model.safetensors: not a whole safetensors file. Write it anew."]
+
+
+@pytest.mark.parametrize("place", ["value", "key", "tensor"])
+def test_the_header_of_the_weights_is_read(tmp_path, place):
+    """Its metadata is free text that no viewer shows."""
+    secret = "h" + "f_" + "aB3" * 12
+    metadata = {"value": {"made": f"with {secret}"}, "key": {secret: "x"}, "tensor": {}}[place]
+    tensors = {secret if place == "tensor" else "w": np.zeros(3, np.float32)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    (found,) = publish.findings(tmp_path)
+    assert found == "model.safetensors, header: a Hugging Face token."
+
+
+def test_json_is_read_as_its_readers_read_it(tmp_path):
+    """Escapes hide a word from a search in the text, and a file that is no JSON loads nowhere."""
+    secret = "h" + "f_" + "aB3" * 12
+    hidden = "".join(f"\\u{ord(c):04x}" for c in secret)
+    (tmp_path / "a.json").write_text(f'{{"fine": 1,\n "k": ["{hidden}"]}}')
+    runs.write_json(tmp_path / "b.json", {"fine": 1, "base": "C:\\Users\\ann"})
+    (tmp_path / "c.json").write_text('{"half": ')
+    (tmp_path / "d.json").write_text("[" * 100_000)
+    assert publish.findings(tmp_path) == [
+        "a.json: a Hugging Face token.", "b.json, line 3: a path of a machine.",
+        "c.json: not readable as JSON. Write it anew.", "d.json: not readable as JSON. Write it anew.",
+    ]  # fmt: skip
+
+
+def test_a_vocabulary_is_no_list_of_paths_but_may_hide_a_key(tmp_path):
+    """Tokenizers learn pieces such as /tmp/x; a scan that cries at them is switched off."""
+    secret = "h" + "f_" + "aB3" * 12
+    told = {"model": {"vocab": {"/tmp/x": 0, "C:\\Users": 1}, "merges": [["/home/", "a"]]}, "added_tokens": []}
+    runs.write_json(tmp_path / "tokenizer.json", told)
+    (tmp_path / "merges.txt").write_text("/home/ a\n")
+    assert publish.findings(tmp_path) == []
+    told["model"]["vocab"][secret] = 2
+    told["added_tokens"] = [{"content": "/home/" + "ann/x"}]
+    runs.write_json(tmp_path / "tokenizer.json", told)
+    found = publish.findings(tmp_path)
+    assert sorted(line.rpartition(": ")[2] for line in found) == ["a Hugging Face token.", "a path of a machine."]
+
+
+@pytest.mark.slow
+def test_the_built_in_model_s_real_tokenizer_is_clean(tmp_path):
+    """49,152 real pieces: the commonest false alarm there could be."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json"):
+        shutil.copyfile(models.builtin() / name, tmp_path / name)
+    assert publish.findings(tmp_path) == []
+    told = runs.read_json(tmp_path / "tokenizer.json") | {"note": "/home/" + "ann/tokenizer"}
+    runs.write_json(tmp_path / "tokenizer.json", told)
+    assert "path of a machine" in publish.findings(tmp_path)[0]
+
+
+def test_a_key_in_a_file_that_may_not_leave_is_still_told(tmp_path):
+    """Leaving the file out is not enough: the key in it may have left before."""
+    secret = "h" + "f_" + "aB3" * 12
+    (tmp_path / "notes.txt").write_text(f"fine\n{secret}")
+    (tmp_path / "training_args.bin").write_bytes(b"\x80\0" + secret.encode() + b"\0")
+    found = publish.findings(tmp_path)
+    assert [line for line in found if "token." in line and "Hugging" in line] == [
+        "notes.txt, line 2: a Hugging Face token.", "training_args.bin: a Hugging Face token.",
+    ]  # fmt: skip
+    assert len(found) == 4
+
+
+def test_links_that_lead_out_are_refused_and_not_read(tmp_path):
+    """A link in a folder publishes what it points to."""
+    folder, secret = tmp_path / "model", tmp_path / "secret.json"
+    folder.mkdir()
+    secret.write_text("{}")
+    (folder / "real.json").write_text("{}")
+    (folder / "inside.json").symlink_to(folder / "real.json")
+    assert publish.findings(folder) == []
+    (folder / "outside.json").symlink_to(secret)
+    (folder / "broken.json").symlink_to(tmp_path / "gone.json")
+    (folder / "way").symlink_to(tmp_path, target_is_directory=True)
+    said = "a link that leads out of the folder; put the file itself there."
+    assert publish.findings(folder) == [f"{name}: {said}" for name in ("broken.json", "outside.json", "way")]

@@ -3,12 +3,13 @@
 Lesson: 04_merge.
 """
 
+from hermes_nb.merge.candidates import compare
 from hermes_nb.merge.choice import Choice, choose, choose_dtype, reason
-from hermes_nb.merge.faithful import compare_folders, faithfulness
-from hermes_nb.merge.survival import gigabytes
-from hermes_nb.merge.weights import DTYPES, ONTO, merge
+from hermes_nb.merge.faithful import divergence, expected, faithfulness
+from hermes_nb.merge.survival import base_folder
+from hermes_nb.merge.weights import DTYPES, ONTO, merge, trained_in
 
 __all__ = [
-    "DTYPES", "ONTO", "Choice", "choose", "choose_dtype", "compare_folders", "faithfulness", "gigabytes", "merge",
-    "reason",
+    "DTYPES", "ONTO", "Choice", "base_folder", "choose", "choose_dtype", "compare", "divergence", "expected",
+    "faithfulness", "merge", "reason", "trained_in",
 ]  # fmt: skip

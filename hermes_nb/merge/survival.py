@@ -5,21 +5,20 @@ and what was trained is gone. Lesson: 04_merge.
 """
 
 import json
-from contextlib import ExitStack
 from pathlib import Path
-
-from safetensors import safe_open
 
 from hermes_nb import models
 from hermes_nb.errors import FileProblem, RecipeProblem
+from hermes_nb.merge import stored
+from hermes_nb.merge.changes import PREFIX
 from hermes_nb.models.adapters import WEIGHTS
+from hermes_nb.models.nf4 import BLOCK
 from hermes_nb.models.quantized import locate
 
 FORMATS = ("float32", "float16", "bfloat16", "nf4")
-PREFIX, BLOCK = "base_model.model.", 64
 
 
-def delta(A, B, alpha: float, r: int):
+def delta(A, B, alpha: float, r: float):
     """What LoRA adds to a weight: alpha/r * B @ A, of shape (out, in) in fp32.
 
     `A` is (r, in), `B` is (out, r). https://arxiv.org/abs/2106.09685, section 4.1.
@@ -87,21 +86,6 @@ def ladder(sizes, dtypes=FORMATS, shape: tuple[int, int] = (1024, 1024), r: int 
     return out
 
 
-def gigabytes(linear: float, other: float) -> dict[str, float]:
-    """Memory in GB of a model with `linear` parameters in linear layers and `other` (embeddings, head): name to GB.
-
-    NF4 with double quantization takes 4.127 bits a weight (https://arxiv.org/abs/2305.14314, section 3) and holds only
-    the linear layers. The merge of today holds the whole model in 16 bits and a tenth more.
-    """
-    both = linear + other
-    return {
-        "base in 4 bits": (linear * 4.127 / 8 + 2 * other) / 1e9,
-        "merged, 16 bits": 2 * both / 1e9,
-        "our merge, at least": 2.2 * both / 1e9,
-        "merged, 32 bits": 4 * both / 1e9,
-    }
-
-
 def base_folder(base: str, revision: str | None = None) -> Path:
     """Folder with the stored weights of `base`: `builtin`, a folder, or a hub model (fetched where it is missing).
 
@@ -112,23 +96,26 @@ def base_folder(base: str, revision: str | None = None) -> Path:
         return Path(name)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
+    return Path(
+        snapshot_download(name, revision=revision, allow_patterns=["*.json", "model*.safetensors", "tokenizer.model"])
+    )
 
 
 def weight_of(folder: Path | str, layer: str):
     """The stored weight of `layer` (such as `model.layers.0.mlp.up_proj`) in fp32, read alone from its file."""
-    with ExitStack() as stack:
-        return _read(_where(folder, stack), f"{layer}.weight", folder)
+    return _read(stored.table(folder), f"{layer}.weight", folder)
 
 
 def delta_of(adapter: Path | str, layer: str):
-    """The delta that `adapter` adds to `layer`, (out, in) in fp32."""
-    with ExitStack() as stack:
-        return _delta(_where(adapter, stack), layer, adapter)
+    """The delta that `adapter` adds to `layer`, (out, in) in fp32, with the layer's own rank and scale.
+
+    rsLoRA divides by the root of the rank, https://arxiv.org/abs/2312.03732, section 3.
+    """
+    return _delta(stored.entries(Path(adapter) / WEIGHTS), layer, adapter)
 
 
 def by_layer(base_folder: Path | str, adapter_folder: Path | str, dtype: str, since: Path | str | None = None):
-    """How much of an adapter survives in each layer when base and adapter are merged and saved in `dtype`.
+    """How much of an adapter survives in each linear layer when base and adapter are merged and saved in `dtype`.
 
     Reads one layer at a time: two folders of safetensors, the adapter's as PEFT writes it. With `since`, an earlier
     adapter, the delta is what was trained after that one. Returns rows of `layer` (module name), `relative_delta` and
@@ -136,38 +123,35 @@ def by_layer(base_folder: Path | str, adapter_folder: Path | str, dtype: str, si
     Raises FileProblem when the folder is no adapter, or the base lacks a layer of it.
     """
     models.check_adapter(adapter_folder)
-    out = []
-    with ExitStack() as stack:
-        base, adapter = _where(base_folder, stack), _where(adapter_folder, stack)
-        earlier = _where(since, stack) if since else None
-        for layer in sorted({_layer(key) for key in adapter if ".lora_A." in key}, key=_order):
-            change = _delta(adapter, layer, adapter_folder)
-            if earlier:
-                change = change - _delta(earlier, layer, since)
-            found = survives(_read(base, f"{layer}.weight", base_folder), change, dtype)
-            out.append({"layer": layer, "relative_delta": found["relative_delta"], "cosine": found["cosine"]})
+    out, base, adapter = [], stored.table(base_folder), stored.entries(Path(adapter_folder) / WEIGHTS)
+    earlier = stored.entries(Path(since) / WEIGHTS) if since else None
+    for layer in sorted({_layer(key) for key in adapter if ".lora_A." in key}, key=_order):
+        weight, change = _read(base, f"{layer}.weight", base_folder), _delta(adapter, layer, adapter_folder)
+        magnitude = f"{PREFIX}{layer}.lora_magnitude_vector"
+        if magnitude in adapter:  # DoRA: the rows are brought to a trained length, https://arxiv.org/abs/2402.09353
+            total = weight + change
+            change = (_read(adapter, magnitude, adapter_folder) / total.norm(dim=1)).view(-1, 1) * total - weight
+        if earlier:
+            change = change - _delta(earlier, layer, since)
+        found = survives(weight, change, dtype)
+        out.append({"layer": layer, "relative_delta": found["relative_delta"], "cosine": found["cosine"]})
     return out
 
 
-def _where(folder: Path | str, stack: ExitStack) -> dict:
-    """Tensor name to the opened file that holds it, for all safetensors of a folder."""
-    names = (
-        [WEIGHTS] if (Path(folder) / WEIGHTS).is_file() else sorted(p.name for p in Path(folder).glob("*.safetensors"))
-    )
-    files = [stack.enter_context(safe_open(Path(folder) / name, "pt")) for name in names]
-    return {key: file for file in files for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-
-
-def _read(files: dict, key: str, folder):
-    if key not in files:
+def _read(entries: dict, key: str, folder):
+    if key not in entries:
         raise FileProblem(f"{folder}: holds no {key}; base and adapter must be of one model.")
-    return files[key].get_tensor(key).float()
+    return stored.read(entries[key], key).float()
 
 
-def _delta(files: dict, layer: str, adapter: Path | str):
+def _delta(entries: dict, layer: str, adapter: Path | str):
+    from peft.utils.other import get_pattern_key
+
     config = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-    A, B = (_read(files, f"{PREFIX}{layer}.lora_{side}.weight", adapter) for side in "AB")
-    return delta(A, B, config["lora_alpha"], config["r"])
+    A, B = (_read(entries, f"{PREFIX}{layer}.lora_{side}.weight", adapter) for side in "AB")
+    patterns = config.get("alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(patterns, layer), config["lora_alpha"])
+    return delta(A, B, alpha, len(A) ** 0.5 if config.get("use_rslora") else len(A))
 
 
 def _layer(key: str) -> str:
