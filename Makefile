@@ -58,11 +58,15 @@ notebooks: $(READY)
 results: $(READY)
 	@$(BIN)/python data_samples/experiments.py headline
 
-# measure the data side against the bare tokenizer, and DPO against TRL, and draw README's tables (about 20 minutes)
+# measure the data side against the bare tokenizer, DPO against TRL and the merge against cp, and draw README's tables
+# (about 45 minutes; the merge of the size of 7B needs 32 GB of disk)
 bench: $(READY)
 	@$(BIN)/python -m hermes_nb bench data --memory 200000 --json data_samples/benchmarks/data_cpu.json --readme README.md
 	@$(BIN)/python -m hermes_nb bench dpo --lengths orca --json data_samples/benchmarks/dpo_cpu_orca.json
 	@$(BIN)/python -m hermes_nb bench dpo --json data_samples/benchmarks/dpo_cpu_ultrafeedback.json --readme README.md
+	@$(BIN)/python -m hermes_nb bench merge --size 1b --json data_samples/benchmarks/merge_cpu_1b.json
+	@$(BIN)/python -m hermes_nb bench merge --size 7b --repeats 1 --json data_samples/benchmarks/merge_cpu_7b.json \
+		--readme README.md
 
 # write the sample rows from their topic files
 samples:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hermes_nb import audit, formats, history, models, recipes, runs, templates
 from hermes_nb.errors import FileProblem
 from hermes_nb.recipes import Recipe
-from hermes_nb.runtime import machine, runs_dir, samples_dir
+from hermes_nb.runtime import runs_dir, samples_dir
 
 NEEDS = {"format": (), "sft": (), "dpo": ("sft",), "merge": ("sft", "dpo"), "evaluate": ("sft", "dpo")}
 TUNED = recipes.Model("teknium/OpenHermes-2.5-Mistral-7B", "24c0bea14d53e6f67f1fbe2eca5bfe7cae389b33", "chatml")
@@ -60,9 +60,7 @@ def _start(stage: str, recipe: Recipe, out: Path, own: dict) -> Start:
     if set(own) == set(NEEDS[stage]):
         where = [f"{n} from {_origin(f, out)}" for n, f in own.items()]
         line = f"start: {', '.join(where) or 'nothing needed before this notebook'}"
-        if stage != "merge" or _merge_fits(recipe):
-            return Start(recipe, out, own, line)
-        return replace(begin(stage, "tiny"), line=f"merging at scale {recipe.scale} needs more memory: the tiny model")
+        return Start(recipe, out, own, line)
     if recipe.model.base == "builtin":
         adapters = {n: shipped(n) for n in NEEDS[stage]}
         line = f"start: no run of yours yet, so the shipped adapters ({', '.join(adapters)})"
@@ -71,7 +69,7 @@ def _start(stage: str, recipe: Recipe, out: Path, own: dict) -> Start:
     if stage == "dpo":
         line = f"start: no SFT run at scale {recipe.scale}, so DPO starts from {TUNED.base}, which is tuned already: "
         return replace(tuned, line=line + "pairs must be likely under the policy")
-    if stage == "merge" and (tuned.out / "dpo" / "run.json").is_file() and _merge_fits(recipe):
+    if stage == "merge" and (tuned.out / "dpo" / "run.json").is_file():
         return replace(tuned, adapters={"dpo": tuned.out / "dpo" / "adapter"}, line=f"start: dpo from {tuned.out.name}")
     tiny = begin(stage, "tiny")
     missing = " and ".join(n.upper() for n in NEEDS[stage] if n not in own)
@@ -85,11 +83,6 @@ def _origin(adapter: Path, out: Path) -> str:
         return "what is shipped"
     stopped = runs.Run(adapter.parent).stopped
     return f"{out.name} ({stopped})" if stopped else out.name
-
-
-def _merge_fits(recipe: Recipe) -> bool:
-    """Whether this machine can merge the recipe's model, which today is loaded whole: 16 GB for one of 7B."""
-    return recipe.model.base == "builtin" or machine().memory_gb >= 16
 
 
 def shipped(stage: str) -> Path:
@@ -188,6 +181,11 @@ def speed() -> list[dict]:
             "peak memory": f"{memory['median']:.2f} of TRL's" if memory else "not measured",
         })  # fmt: skip
     return rows
+
+
+def merging() -> dict:
+    """What `bench merge` measured on our machines for a model of 7B: sides, ratios, the memory curve of one merge."""
+    return runs.read_json(samples_dir() / "benchmarks" / "merge_cpu_7b.json")
 
 
 def padded(recipe: Recipe) -> Recipe:

@@ -83,6 +83,28 @@ def at_moment(work: Path, seconds: float):
     return body
 
 
+def at_step(work: Path, number: int):
+    """Before the call of that number, of all that change what has a name."""
+
+    def body():
+        left = [number]
+
+        def watched(call):
+            def run(*args, **kwargs):
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return call(*args, **kwargs)
+
+            return run
+
+        for place, name in ((os, "replace"), (os, "fsync"), (os, "unlink"), (shutil, "copyfile"), (shutil, "rmtree")):
+            setattr(place, name, watched(getattr(place, name)))
+        merged(work)
+
+    return body
+
+
 def main(work: Path, count: int) -> None:
     merged(work)  # the first one imports as well
     shutil.rmtree(work / "out")
@@ -93,8 +115,12 @@ def main(work: Path, count: int) -> None:
     draw, killed, standing, resumed = random.Random(0), 0, 0, 0
     for number in range(count):
         shutil.rmtree(work / "out")
-        byte, moment = draw.randrange(size), draw.uniform(0, 1.1 * seconds)
-        killed += forked(at_byte(work, byte) if number % 2 else at_moment(work, moment)) != 0
+        ways = (
+            at_byte(work, draw.randrange(size)),
+            at_moment(work, draw.uniform(0, seconds)),
+            at_step(work, number // 3),
+        )
+        killed += forked(ways[number % 3]) != 0
         if (work / "out").exists():
             standing += 1
             assert digests(work / "out") == whole, "what has its name is not whole"

@@ -61,19 +61,16 @@ def test_only_adapters_that_belong_together_are_taken_together(empty, capsys):
     assert lessons.begin("evaluate", "tiny").adapters["dpo"] == lessons.shipped("dpo")
 
 
-def test_a_merge_that_does_not_fit_falls_back_to_the_tiny_model(empty, monkeypatch):
-    """Run All must reach the end on a T4, whose memory holds a 7B in 4 bits and not in 16."""
+def test_the_merge_begins_at_the_scale_of_the_run(empty):
+    """A merge needs the memory of one tensor: a T4 that has trained a 7B merges it too."""
     finish(empty / "course-t4", "sft")
     digest = runs.file_digest(empty / "course-t4" / "sft" / "adapter" / "adapter_model.safetensors")
     finish(empty / "course-t4", "dpo", parent=digest)
-    for fits, scale in ((True, "t4"), (False, "tiny")):
-        monkeypatch.setattr(lessons, "_merge_fits", lambda recipe, fits=fits: fits)
-        assert lessons.begin("merge", "t4").recipe.scale == scale
+    assert lessons.begin("merge", "t4").recipe.scale == "t4"
 
 
-def test_on_a_gpu_without_a_run_dpo_starts_from_a_tuned_model(empty, capsys, monkeypatch):
+def test_on_a_gpu_without_a_run_dpo_starts_from_a_tuned_model(empty, capsys):
     """DPO on a base that cannot chat teaches nothing."""
-    monkeypatch.setattr(lessons, "_merge_fits", lambda recipe: True)
     start = lessons.begin("dpo", "t4")
     assert start.recipe.model.base == "teknium/OpenHermes-2.5-Mistral-7B"
     assert start.recipe.sft is None
@@ -99,6 +96,18 @@ def test_shipped_adapters_are_small_and_whole():
         assert "/" not in config["base_model_name_or_path"]
     with pytest.raises(FileProblem, match="sft and dpo"):
         lessons.shipped("merge")
+
+
+def test_the_merge_of_seven_billion_is_as_it_was_measured():
+    """04 draws its curve: memory after each tensor, up to the last byte, and every promise kept."""
+    told = lessons.merging()
+    assert told["parameters"] == 7_241_732_096
+    assert told["misses"] == []
+    seconds, gb, done = zip(*told["curve"], strict=True)
+    assert list(done) == sorted(done)
+    assert done[-1] == 2 * told["parameters"]
+    assert max(gb) <= told["sides"]["original"]["gb"] <= 1.5
+    assert seconds[-1] <= told["sides"]["original"]["seconds"]
 
 
 def test_the_small_base_is_found_and_its_absence_said(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hermes_nb import merge
 from hermes_nb.errors import FileProblem, RecipeProblem
+from hermes_nb.merge import stored
 
 SMALL = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320, "max_position_embeddings": 128,
          "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "pad_token_id": 0, "bos_token_id": 3,
@@ -35,6 +36,7 @@ ADAPTERS = {
     "head": {"target_modules": ["lm_head"]},
 }  # fmt: skip
 CASES = [(m, "plain") for m in MODELS] + [("llama", a) for a in ADAPTERS if a != "plain"]
+PIECES = 1000  # entries: no tensor of these models is then worked on in one piece
 
 
 def made_base(folder, kind="llama", **more):
@@ -51,7 +53,7 @@ def made_adapter(base, folder, seed=1, **config):
     for _, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data + 0.05 * torch.randn_like(parameter)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder)
     return folder
 
 
@@ -83,9 +85,11 @@ def same(ours, theirs):
         assert torch.equal(tensor, tensors[name]), name
 
 
+@pytest.mark.parametrize("piece", [stored.PIECE, PIECES])
 @pytest.mark.parametrize(("model", "adapter"), CASES)
-def test_the_merge_is_peft_s_bit_for_bit(model, adapter, merged, tmp_path):
-    """A scale, a pattern, a turned matrix or a forgotten tensor: any of them shows in some bit."""
+def test_the_merge_is_peft_s_bit_for_bit(model, adapter, piece, merged, tmp_path, monkeypatch):
+    """A scale, a pattern, a turned matrix, a forgotten tensor, rows of another piece: any of them shows in some bit."""
+    monkeypatch.setattr(stored, "PIECE", piece)
     kind, more = MODELS[model]
     base = made_base(tmp_path / "base", kind, **more)
     folder = made_adapter(base, tmp_path / "adapter", **ADAPTERS[adapter])
@@ -131,17 +135,32 @@ def test_tied_embeddings_come_apart_when_the_adapter_changed_one_of_them(targets
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_vocabulary_that_grew_is_merged_whole(tied, merged, tmp_path):
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"target_modules": ["q_proj"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ],
+    ids=["frozen", "trained whole"],
+)
+def test_a_vocabulary_that_grew_is_merged_whole(how, tied, merged, tmp_path):
     """ChatML tokens added to a base: the adapter brings the longer embedding, and the config must say so."""
     base = made_base(tmp_path / "base", tie_word_embeddings=tied)
     model = AutoModelForCausalLM.from_pretrained(base)
     model.resize_token_embeddings(322, mean_resizing=False)
-    wrapped = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    config = LoraConfig(r=4, task_type="CAUSAL_LM", **how)
+    wrapped = get_peft_model(model, config).eval()
+    for _, parameter in wrapped.named_parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data + 0.05 * torch.randn_like(parameter)
     wrapped.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
     tensors = merged(base, tmp_path / "adapter")
     assert tensors["model.embed_tokens.weight"].shape == (322, 64)
-    assert ("lm_head.weight" in tensors) != tied
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").config.vocab_size == 322
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    assert plain.config.vocab_size == 322
+    ids = torch.tensor([[5, 321, 9, 320, 7]])
+    with torch.no_grad():
+        assert torch.allclose(wrapped(ids).logits, plain(ids).logits, atol=1e-5)
 
 
 def test_only_what_training_held_in_4_bits_goes_through_nf4(merged, tiny_base, tiny_cache, tmp_path):
@@ -161,6 +180,32 @@ def test_only_what_training_held_in_4_bits_goes_through_nf4(merged, tiny_base, t
         assert torch.equal(tensors["lm_head.weight"], plain["lm_head.weight"].to(to).float())
         assert not torch.equal(tensors["model.layers.0.mlp.up_proj.weight"], plain["model.layers.0.mlp.up_proj.weight"])
         shutil.rmtree(tmp_path / "merged")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(200, 64), (130, 128), (40, 96), (300, 640)])
+def test_a_weight_goes_through_nf4_in_pieces_as_it_does_whole(shape, dtype, monkeypatch):
+    """The scales of all blocks are quantized together: cut wrongly, every weight of a 7B model would be a little off.
+
+    64 rows at once, the last piece with what is left; rows of 96 are no whole number of blocks and stay together.
+    """
+    from bitsandbytes import functional
+
+    from hermes_nb.merge import sums
+    from hermes_nb.merge.plan import Output
+
+    torch.manual_seed(0)
+    weight = (torch.randn(shape) * torch.rand(shape[0], 1)).to(getattr(torch, dtype))
+    packed, state = functional.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=True)
+    whole = functional.dequantize_4bit(packed, state)
+    monkeypatch.setattr(stored, "PIECE", PIECES)
+    monkeypatch.setattr(stored, "pieces", lambda *a: (weight[i:j] for i, j in stored.row_blocks(shape)))
+    monkeypatch.setattr(stored, "read", lambda *a: weight)
+    entry = stored.Entry(None, stored.FLOATS[dtype], shape)
+    output = Output("w", ("w", entry), (), True, entry)
+    parts = list(sums.restored(sums._blocks(output, "cpu"), dtype, torch.get_num_threads()))
+    assert torch.equal(torch.cat(parts), whole)
+    assert (len(parts) == 1) == (shape[1] == 96)
 
 
 def test_several_files_hold_the_same_numbers_as_one(merged, tmp_path):
@@ -188,9 +233,55 @@ def test_a_base_in_several_files_is_read_by_its_index(merged, tmp_path):
     same(merged(base, folder), by_peft(base, folder))
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_half_of_a_vocabulary_that_grew_is_refused(target, merged, tmp_path):
+    """PEFT saves the longer end that has a LoRA, and not the other one: its new rows are nowhere."""
+    base = made_base(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.resize_token_embeddings(322, mean_resizing=False)
+    config = LoraConfig(r=4, target_modules=["q_proj", target], task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    with pytest.raises(FileProblem, match=r"for \[320, 322\] tokens"):
+        merged(base, tmp_path / "adapter")
+
+
+def test_a_head_that_is_stored_and_differs_is_not_tied(merged, tmp_path):
+    """config.json says tied, the file holds another head: transformers then does not tie them, and neither do we."""
+    base = made_base(tmp_path / "base", tie_word_embeddings=True)
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = 2 * tensors["model.embed_tokens.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    folder = made_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    assert torch.equal(merged(base, folder)["lm_head.weight"], tensors["lm_head.weight"])
+    assert not json.loads((tmp_path / "merged" / "config.json").read_text())["tie_word_embeddings"]
+    shutil.rmtree(tmp_path / "merged")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    assert "lm_head.weight" not in merged(base, folder), "an equal one is the same tensor"
+
+
+def test_gpt2_is_refused_on_the_dequantized_base(merged, tmp_path):
+    """Its weights are quantized turned: blocks along the other axis are other numbers."""
+    kind, more = MODELS["gpt2, turned"]
+    base = made_base(tmp_path / "base", kind, **more)
+    folder = made_adapter(base, tmp_path / "adapter", target_modules=["c_attn"], fan_in_fan_out=True)
+    with pytest.raises(RecipeProblem, match="onto the original only"):
+        merged(base, folder, onto="dequantized")
+
+
+def test_the_same_adapter_twice_is_refused(merged, tmp_path):
+    """Twice the delta is no model that was trained."""
+    base = made_base(tmp_path / "base")
+    folder = made_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    with pytest.raises(RecipeProblem, match="named twice"):
+        merged(base, folder, folder)
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        ({"use_new_scaling": True}, "use_new_scaling"),
+        ({"target_modules": "["}, "does not fit"),
         ({"bias": "lora_only"}, "bias"),
         ({"lora_bias": True}, "lora_bias"),
         ({"trainable_token_indices": {"embed_tokens": [5]}}, "trainable_token_indices"),

@@ -167,7 +167,42 @@ def quantized_base(here):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"load_in_4bit": True}}))
 
 
+def list_config(here):
+    (here / "base" / "config.json").write_text("[]")
+
+
+def unknown_model(here):
+    (here / "base" / "config.json").write_text('{"model_type": "nobody"}')
+
+
+def broken_generation(here):
+    (here / "base" / "generation_config.json").write_text("{")
+
+
+def broken_tokenizer(here):
+    (here / "adapter" / "tokenizer.json").write_text("{")
+
+
+def odd_dtype(here):
+    (here / "run.json").write_text('{"dtype": "fp16"}')
+
+
+def long_tokenizer(here):
+    path = here / "base" / "config.json"
+    file = file_of(here, "lm_head.weight")
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        edit(file_of(here, name), lambda tensors, name=name: tensors.update({name: tensors[name][:3].clone()}))
+    assert file.is_file()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 3}))
+
+
 DAMAGE = {
+    list_config: "config.json: damaged",
+    unknown_model: "no model can be built",
+    broken_generation: "generation_config.json: damaged",
+    broken_tokenizer: "not a whole model folder",
+    odd_dtype: "says dtype 'fp16'",
+    long_tokenizer: "the model has 3 ids",
     cut_shard: r"model-\d+-of-\d+\.safetensors: damaged",
     missing_shard: r"model-\d+-of-\d+\.safetensors: missing",
     flipped_index: re.escape(f"says that {Q}.weight lies in"),
@@ -245,40 +280,150 @@ def test_a_second_call_returns_what_stands_and_another_merge_is_not_overwritten(
         merged(here)
 
 
+class Full:
+    """A file on a disk that holds `left` more bytes."""
+
+    left = 0
+
+    def __init__(self, file):
+        self.file = file
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, data):
+        Full.left -= len(data)
+        if Full.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
 def test_a_full_disk_says_what_is_missing_and_the_next_call_goes_on(here, monkeypatch):
     """Two finished files of five must not be written again once there is space."""
-    written = []
-
-    def write(path, tensors, parts):
-        if len(written) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(path.name)
-        return stored_write(path, tensors, parts)
-
-    stored_write = stored.write
-    monkeypatch.setattr(stored, "write", write)
-    with pytest.raises(ResourceProblem, match=r"the disk is full; 0\.00 GB are still to be written") as caught:
-        merged(here)
-    assert "goes on where it stopped" in str(caught.value)
-    assert not (here / "out").exists()
-    seen = []
-    monkeypatch.setattr(stored, "write", lambda path, *a: (seen.append(path.name), stored_write(path, *a)))
     folder = merged(here)
-    assert not set(seen) & set(written)
-    assert len(seen) + 2 == len(list(folder.glob("*.safetensors")))
+    sizes = [p.stat().st_size for p in sorted(folder.glob("*.safetensors"))]
+    shutil.rmtree(folder)
+    Full.left = sum(sizes[:2]) + 10
+    monkeypatch.setattr(stored, "open", lambda *args: Full(open(*args)), raising=False)  # noqa: SIM115
+    said = rf"the disk is full; {sum(sizes[2:]) / 1e6:,.1f} MB are still to be written.* goes on where it stopped"
+    with pytest.raises(ResourceProblem, match=said):
+        merged(here)
+    assert not folder.exists()
+    monkeypatch.undo()
+    seen, write = [], stored.write
+    monkeypatch.setattr(stored, "write", lambda path, *a: (seen.append(path.name), write(path, *a)))
+    merged(here)
+    assert len(seen) == len(sizes) - 2
+
+
+def test_a_disk_that_fills_under_the_tokenizer_is_said_as_well(here, monkeypatch):
+    """tokenizers raises a bare Exception; a traceback says nothing of how much is missing."""
+
+    def full(*args):
+        raise Exception("No space left on device (os error 28)")
+
+    monkeypatch.setattr(merge.weights, "_write_tokenizer", full)
+    with pytest.raises(ResourceProblem, match="the disk is full"):
+        merged(here)
+
+
+def test_an_error_of_the_disk_is_not_swallowed(here, monkeypatch):
+    """The system tells a failed write once: asked again, it says that all is well."""
+    calls, fsync = [], os.fsync
+
+    def failing(file):
+        calls.append(file)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return fsync(file)
+
+    monkeypatch.setattr(stored, "FLUSH", 1000)
+    monkeypatch.setattr(stored.os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        stored.write(
+            here / "x.safetensors", {"a": stored.Entry(None, "F32", (1000, 2))}, (torch.ones(500, 2) for _ in range(2))
+        )
+    assert not (here / "x.safetensors").exists()
+
+
+def test_a_source_that_yields_too_little_is_said(here, monkeypatch):
+    """A base that is fetched anew while it is merged would leave a file with a hole."""
+    monkeypatch.setattr(work.sums, "values", lambda *a: iter(()))
+    with pytest.raises(FileProblem, match="its source changed meanwhile"):
+        merged(here)
+
+
+def test_a_reader_that_is_stopped_leaves_no_thread_and_no_setting(here):
+    """Ctrl-C in a notebook: the kernel lives on, and must not compute on one thread for the rest of the day."""
+    import threading
+
+    before, names = torch.get_num_threads(), set(threading.enumerate())
+
+    def stop(done, total, name):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merged(here, watch=stop)
+    assert torch.get_num_threads() == before
+    assert not [t for t in set(threading.enumerate()) - names if t.is_alive()]
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert seen == [before]
 
 
 def test_space_is_asked_for_before_the_first_byte(here, monkeypatch):
     """A disk that fills after ten minutes is a lost merge."""
-    monkeypatch.setattr(work, "need_disk", lambda folder, gigabytes: (_ for _ in ()).throw(ResourceProblem("small")))
+    asked = []
+
+    def small(folder, gigabytes):
+        asked.append(gigabytes)
+        raise ResourceProblem("small")
+
+    monkeypatch.setattr(work, "need_disk", small)
     with pytest.raises(ResourceProblem, match="small"):
         merged(here)
     assert not list((here / ".out.work").glob("*.safetensors"))
+    monkeypatch.undo()
+    size = sum(p.stat().st_size for p in merged(here).glob("*.safetensors"))
+    assert asked == [pytest.approx((size + work.MARGIN) / 1e9)]
+
+
+def test_a_changed_template_is_another_merge(here):
+    """The folder that stands there would answer in the template of before."""
+    merged(here)
+    with open(here / "adapter" / "chat_template.jinja", "a") as file:
+        file.write(" ")
+    with pytest.raises(FileProblem, match="exists already"):
+        merged(here)
+
+
+def test_other_versions_find_the_merge_that_stands(here, monkeypatch):
+    """An upgrade must not ask for a folder of 14.5 GB to be deleted."""
+    folder = merged(here)
+    monkeypatch.setattr(merge.weights.runs, "versions", lambda: {"torch": "9.9"})
+    assert merged(here) == folder
+
+
+def test_a_link_is_followed(here):
+    """Colab users link `merged` to their Drive."""
+    (here / "elsewhere").mkdir()
+    (here / "out").symlink_to(here / "elsewhere")
+    assert (merged(here) / "config.json").is_file()
+    assert (here / "elsewhere" / "config.json").is_file()
+    assert (here / "out").is_symlink()
 
 
 def test_files_of_another_merge_are_not_taken_over(here, monkeypatch):
     """A work folder that another setting has left holds other numbers under the same names."""
-    monkeypatch.setattr(merge.weights, "_write_configs", lambda *a: 1 / 0)
+    monkeypatch.setattr(merge.weights, "_write_tokenizer", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         merged(here, onto="dequantized")
     monkeypatch.undo()
@@ -289,8 +434,7 @@ def test_files_of_another_merge_are_not_taken_over(here, monkeypatch):
 
 def test_two_processes_do_not_merge_into_one_folder(here):
     """The second would rename the first one's half."""
-    (here / ".out.work").mkdir()
-    with FileLock(here / ".out.work" / ".lock"), pytest.raises(RunProblem, match="another process"):
+    with FileLock(here / ".out.lock"), pytest.raises(RunProblem, match="another process"):
         merged(here)
 
 

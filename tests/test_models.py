@@ -306,3 +306,32 @@ def test_what_acted_before_acts_again(tiny_base, tiny_cache, tmp_path):
         with pytest.raises(ZeroDivisionError), models.active(model, "dpo"):
             1 / 0  # noqa: B018
         assert model.active_adapter == "sft"
+
+
+@pytest.mark.parametrize(
+    ("device", "memory_gb", "said"),
+    [
+        ("cuda", 40.0, {"": "cuda"}),
+        ("cuda", 15.8, "auto"),
+        ("cpu", 24.0, {"": "cpu"}),
+        ("cpu", 12.7, "needs about 14 GB"),
+    ],
+)
+def test_a_plain_model_goes_where_it_has_room(device, memory_gb, said, tmp_path, monkeypatch):
+    """14.5 GB of a 7B model on a T4 leave no room for an answer; on a small machine the kernel ends the notebook."""
+    from dataclasses import replace
+
+    from hermes_nb.errors import ResourceProblem
+    from hermes_nb.models import quantized
+    from hermes_nb.runtime import machine
+
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.truncate(14_480_000_000)  # holes: nothing is written
+    here = replace(machine(), device=device, memory_gb=memory_gb)
+    for module in (quantized, importlib.import_module("hermes_nb.runtime")):
+        monkeypatch.setattr(module, "machine", lambda: here)
+    if isinstance(said, str) and said != "auto":
+        with pytest.raises(ResourceProblem, match=said):
+            quantized._place(str(tmp_path))
+    else:
+        assert quantized._place(str(tmp_path)) == said

@@ -1,7 +1,6 @@
 """Run alone: python -m pytest tests/test_plots_merging.py"""
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 
 from hermes_nb import widgets
@@ -12,8 +11,6 @@ ROWS = [
     for dtype, line in {"float32": (1.0, 1.0), "bfloat16": (0.2, 0.64), "nf4": (0.0, 0.007)}.items()
     for size, kept in zip((1e-4, 1e-3), line, strict=True)
 ]
-RATE = {"value": 0.9, "low": 0.7, "high": 0.97, "n": 20}
-FOUND = {"dequantized, float32": {"kl": 1e-3, "top1": 0.976}, "original, float32": {"kl": 4e-2, "top1": 0.9}}
 
 
 def texts(ax):
@@ -50,38 +47,10 @@ def test_each_layer_is_a_point_at_its_place():
     assert right.lines[0].get_xydata().tolist() == [[1e-3, 0.6], [1e-2, 0.9]]
 
 
-def test_what_does_not_fit_is_marked():
-    """Colour alone says nothing to some eyes: hatched and orange above the line."""
-    (ax,) = merging.memory_line({"small": 4.1, "large": 14.5}, 12.7, "free Colab").axes
-    assert [bool(p.get_hatch()) for p in ax.patches] == [False, True]
-    assert "14.5 GB" in texts(ax)
-    assert "free Colab: 12.7 GB" in texts(ax)
-
-
-def test_candidates_share_their_rows():
-    """KL, top-1 and stop rate of one candidate stand on one line, whatever else was measured of it."""
-    axes = merging.candidates(FOUND, {"adapter": RATE} | dict.fromkeys(FOUND, RATE), 1.45).axes
-    names = [t.get_text() for t in axes[0].get_yticklabels()]
-    assert names == ["adapter", *FOUND, "no adapter"]
-    middle = [{round(p.get_y() + p.get_height() / 2, 6): p.get_width() for p in ax.patches} for ax in axes]
-    assert middle[0] == {1: 1e-3, 2: 4e-2, 3: 1.45}
-    assert middle[1] == pytest.approx({1: 0.024, 2: 0.1})
-    assert middle[2] == {0: 0.9, 1: 0.9, 2: 0.9}
-
-
-def test_a_perfect_merge_can_be_drawn():
-    """Zero disagreement and a rate of one are results too."""
-    found = {"float32": {"kl": 1e-9, "top1": 1.0}}
-    assert widgets.png(merging.candidates(found, {"float32": RATE | {"value": 1.0, "high": 1.0}}, 1.0))
-
-
 def test_every_picture_is_small_and_labelled():
     """A page of heavy pictures does not load on a phone, and an axis without words says nothing."""
     some = np.random.default_rng(0).normal(0, 0.1, (64, 64))
-    figures = [
-        merging.two_bases(some, some + 0.01, some * 1e-3), merging.survival(ROWS),
-        merging.candidates(FOUND, dict.fromkeys(FOUND, RATE), 1.0), merging.memory_line({"a": 1.0}, 2.0, "line"),
-    ]  # fmt: skip
+    figures = [merging.two_bases(some, some + 0.01, some * 1e-3), merging.survival(ROWS)]
     for fig in figures:
         assert isinstance(fig, Figure)
         assert len(widgets.png(fig)) < 80_000

@@ -65,3 +65,11 @@ def test_the_engine_s_figures_are_the_measured_ones():
     measured = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in file[1].split()]
     assert file[2].strip() == bench.training_markdown(*measured).strip()
     assert [told["misses"] for told in measured] == [[], []]
+
+
+def test_the_merge_s_figures_are_the_measured_ones():
+    """`make bench` writes them, and none of its promises was missed."""
+    file = re.search(r"<!-- bench merge: ([^>]+) -->\n(.*?)<!-- /bench merge -->", README, re.S)
+    measured = [json.loads((ROOT / name).read_text(encoding="utf-8")) for name in file[1].split()]
+    assert file[2].strip() == bench.merging_markdown(*measured).strip()
+    assert [told["misses"] for told in measured] == [[], []]

@@ -11,7 +11,7 @@ from hermes_nb import roofline
 from hermes_nb.merge import stored
 from hermes_nb.merge.stored import Entry
 
-SHARD = 4_000_000_000  # bytes of a file, as published bases of 7B are cut
+SHARD = 4_000_000_000  # bytes of a file at most, unless one tensor is larger
 
 
 def make_base(folder: Path, shape: roofline.Shape) -> Path:
@@ -29,16 +29,18 @@ def make_base(folder: Path, shape: roofline.Shape) -> Path:
     ).save_pretrained(folder)  # fmt: skip
     files, place = [{}], folder / "model.safetensors"
     for name, size in _tensors(shape).items():
-        if sum(entry.size for entry in files[-1].values()) > SHARD:
+        entry = Entry(place, "BF16", size)
+        if files[-1] and entry.size + sum(other.size for other in files[-1].values()) > SHARD:
             files.append({})
-        files[-1][name] = Entry(place, "BF16", size)
+        files[-1][name] = entry
     weight_map = {}
     for number, tensors in enumerate(files, 1):
         name = f"model-{number:05}-of-{len(files):05}.safetensors" if len(files) > 1 else place.name
         stored.write(folder / name, tensors, _numbers(tensors))
         weight_map |= dict.fromkeys(tensors, name)
     if len(files) > 1:
-        runs.write_json(folder / stored.INDEX, {"weight_map": weight_map})
+        size = {"total_size": sum(entry.size for tensors in files for entry in tensors.values())}
+        runs.write_json(folder / stored.INDEX, {"metadata": size, "weight_map": weight_map})
     AutoTokenizer.from_pretrained(models.builtin()).save_pretrained(folder)
     return folder
 

@@ -24,32 +24,39 @@ SHAPES = {
     "7b": roofline.MISTRAL_7B,
 }
 BARS = {
-    "peak memory, GB": ("<=", 1.5),
-    "onto the original over cp": ("<=", 2.0),
-    "onto the dequantized over cp and quantizing": ("<=", 1.3),
+    "peak memory, GB": ("at most", 1.5),
+    "onto the original over cp": ("at most", 2.0),
+    "onto the dequantized over cp and quantizing": ("at most", 1.3),
 }
+RANK = 16  # of the adapter that is merged
 CHILD = "import sys; from hermes_nb.bench.merging import child; child(*sys.argv[1:])"
 STATUS = Path("/proc/self/status")
 
 
 def merging(size: str = "1b", repeats: int = 3, shape: roofline.Shape | None = None, folder=None) -> dict:
-    """Measure the merge of an adapter (r = 16, all linear layers) into a bf16 model of `size` with random weights.
+    """Measure the merge of an adapter (`RANK`, all linear layers) into a bf16 model of `size` with random weights.
 
     Sides: `cp` (copy and flush the files), `original` and `dequantized` (our merge, saved in bf16 and float16; of the
     second also the seconds within bitsandbytes' quantize call), `peft` (load in bf16, merge_and_unload, save) where
     memory reaches.
     Returns plain data: seconds and peak memory (GB above a bare interpreter's) of every side, ratios with their
     spread against `BARS`, the memory curve of one merge, and `misses`. `folder` is where the files are made.
-    Raises RecipeProblem for an unknown size, ResourceProblem when the disk is too small.
+    Raises RecipeProblem for an unknown size, ResourceProblem when the disk is too small, a side fails, or the system
+    is not Linux.
     """
     if shape is None and size not in SHAPES:
         raise RecipeProblem(f"no size {size!r}; there are {', '.join(SHAPES)}.")
+    if not STATUS.is_file():
+        raise ResourceProblem(
+            f"bench merge: no {STATUS} here, from which a process's peak memory is read; measure on Linux. The merge "
+            f"itself needs no such file."
+        )
     shape = shape or SHAPES[size]
     gigabytes = 2 * roofline.parameters(shape) / 1e9
     with tempfile.TemporaryDirectory(dir=folder, prefix="hermes-merge-") as work:
         runtime.need_disk(Path(work), 2.2 * gigabytes)
         base = make_base(Path(work) / "base", shape)
-        adapter = make_adapter(Path(work) / "adapter", shape, rank=16)
+        adapter = make_adapter(Path(work) / "adapter", shape, RANK)
         kinds = ["cp", "original", "dequantized"]
         left_out = _too_large(gigabytes)
         kinds += [] if left_out else ["peft"]
@@ -71,7 +78,8 @@ def _measured(kind: str, base: Path, adapter: Path, out: Path) -> dict:
         command = [sys.executable, "-c", CHILD, kind, str(base), str(adapter), str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ResourceProblem(f"bench merge: {kind} failed: {done.stderr.strip().splitlines()[-1:]}")
+            said = done.stderr.strip().splitlines() or ["no word, as when the system ends what takes too much memory"]
+            raise ResourceProblem(f"bench merge: side {kind} ended with status {done.returncode}: {said[-1]}")
         return json.loads(done.stdout.splitlines()[-1])
     finally:
         shutil.rmtree(out, ignore_errors=True)
@@ -106,7 +114,7 @@ def child(kind: str, base: str, adapter: str, out: str) -> None:
         dtype = "bfloat16" if kind == "original" else "float16"
         merge.merge(base, adapter, out, kind, dtype, template="chatml", watch=watch)
     told = {"seconds": time.perf_counter() - begun, "gb": round(_status("VmHWM") - bare, 3), "quantize": sum(spent)}
-    print(json.dumps(told | {"curve": curve[:: max(1, len(curve) // 100)]}))
+    print(json.dumps(told | {"curve": curve[:: -max(1, len(curve) // 100)][::-1]}))
 
 
 def _timed_quantizing() -> list[float]:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from hermes_nb.bench.auditing import BARS, holds
+from hermes_nb.bench.merging import RANK
 from hermes_nb.bench.training import holds as meets
 from hermes_nb.errors import FileProblem
 from hermes_nb.runs import read_json
@@ -82,7 +83,70 @@ def training_markdown(*every: dict) -> str:
     )
 
 
-TABLES = {"data": audit_markdown, "dpo": training_markdown}
+def merging_text(told: dict) -> str:
+    """The measurement of the merge as lines: every side, ratios against their bars, what is left out and why."""
+    setting = f"{_setting(told)}, bf16, random weights, {told['cores']} cores of {told['machine']}"
+    lines = [f"LoRA r = {RANK} into {setting}"]
+    for name, side in told["sides"].items():
+        memory = f" {side['gb']:6.2f} GB" if "gb" in side else ""
+        quantizing = f", {side['quantize']:.1f} s of it within the quantize call" if side.get("quantize") else ""
+        lines.append(f"  {name:12} {side['seconds']:7.1f} s{memory}{quantizing}")
+    for name, ratio in told["ratios"].items():
+        verdict = ""
+        if bar := told["bars"].get(name):
+            verdict = f"{bar[0]} {bar[1]:g}: {'MISSED' if name in told['misses'] else 'holds'}"
+        spread = f"({ratio['min']:.2f} to {ratio['max']:.2f})"
+        lines.append(f"  {name:43} {ratio['median']:5.2f} {spread:16} {verdict}".rstrip())
+    lines += [f"  {name} is left out: {why}" for name, why in told["left_out"].items()]
+    return "\n".join(lines)
+
+
+def merging_markdown(*every: dict) -> str:
+    """Measurements of the merge as a table for README, a column for each size, and a line that says on what."""
+    rows = [["measured", *map(_setting, every)]]
+    rows.append(["---"] * len(rows[0]))
+    for name in dict.fromkeys(name for told in every for name in told["ratios"]):
+        rows.append([name, *(_ratio(told, name) for told in every)])
+    for name in dict.fromkeys(name for told in every for name in told["sides"]):
+        label = {"cp": "`cp` of the files", "peft": "PEFT's merge"}.get(name, f"onto the {name}")
+        rows.append([label, *(_side(told["sides"].get(name)) for told in every)])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    left_out = [f" {told['shape']} without {n.upper()}'s merge: {why}." for told in every
+                for n, why in told["left_out"].items()]  # fmt: skip
+    one = every[0]
+    return (
+        f"{table}\n\nLoRA r = {RANK} on all linear layers, random weights in bf16, every side a process of its own, "
+        f"all sides in turn, on {one['cores']} cores of {one['machine']}. Memory is the peak above a bare "
+        f"interpreter's.{''.join(left_out)}"
+    )
+
+
+def _setting(told: dict) -> str:
+    """Name of the shape, its size in bf16, and how often it was measured."""
+    often = f"{told['repeats']} repeats" if told["repeats"] > 1 else "once"
+    return f"{told['shape']}, {2 * told['parameters'] / 1e9:.1f} GB, {often}"
+
+
+def _ratio(told: dict, name: str) -> str:
+    """One ratio with its spread, where there is one, and its bar."""
+    if name not in told["ratios"]:
+        return "left out"
+    ratio, bar = told["ratios"][name], told["bars"].get(name)
+    more = [f"{ratio['min']:.2f} to {ratio['max']:.2f}"] if told["repeats"] > 1 else []
+    more += [f"promised {bar[0]} {bar[1]:g}"] if bar else []
+    return f"{ratio['median']:.2f}" + (f" ({', '.join(more)})" if more else "")
+
+
+def _side(side: dict | None) -> str:
+    """Seconds, memory and the quantize call's seconds of one side."""
+    if side is None:
+        return "left out"
+    memory = f", {side['gb']:.2f} GB" if "gb" in side else ""
+    quantizing = f", {side['quantize']:.1f} s of it quantizing" if side.get("quantize") else ""
+    return f"{side['seconds']:.1f} s{memory}{quantizing}"
+
+
+TABLES = {"data": audit_markdown, "dpo": training_markdown, "merge": merging_markdown}
 
 
 def write_readme(what: str, readme: Path) -> None:

@@ -3,11 +3,11 @@
 from hermes_nb.exercises.common import solved, unsolved
 
 RUNS = [
-    {"run": "A", "model": "135M", "trained on": "its NF4 form", "delta / weights": 0.001, "merged on": "cpu, 8 GB",
+    {"run": "A", "model": "135M", "trained on": "its NF4 form", "delta / weights": 0.001, "must run on": "cpu, 8 GB",
      "file in 32 bits": "0.5 GB", "read by": "anything"},
-    {"run": "B", "model": "7B", "trained on": "its NF4 form", "delta / weights": 0.001, "merged on": "cuda, 24 GB",
+    {"run": "B", "model": "7B", "trained on": "its NF4 form", "delta / weights": 0.001, "must run on": "cuda, 24 GB",
      "file in 32 bits": "29 GB", "read by": "anything"},
-    {"run": "C", "model": "7B", "trained on": "its 16-bit form", "delta / weights": 0.03, "merged on": "cuda, 24 GB",
+    {"run": "C", "model": "7B", "trained on": "its 16-bit form", "delta / weights": 0.03, "must run on": "cuda, 24 GB",
      "file in 32 bits": "29 GB", "read by": "a server that knows bf16 only"},
 ]  # fmt: skip
 RIGHT = {"A": ("dequantized", "float32"), "B": ("dequantized", "float16"), "C": ("original", "bfloat16")}

@@ -6,6 +6,7 @@ and its scaling (rank and alpha patterns, rsLoRA). Lesson: 04_merge.
 
 import dataclasses
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,26 +53,61 @@ def changes(adapter: Path | str, base: Path | str, bones: Skeleton) -> list[Chan
     models.check_adapter(adapter)
     config = _config(Path(adapter))
     held = stored.entries(Path(adapter) / WEIGHTS)
-    wrapped = _wrapped(adapter, base, config)
+    beside = _beside(held, bones)
+    rows = {held[key].shape[0] for key, (weight, _) in beside.items() if weight in (bones.head, bones.embedding)}
+    wrapped = _wrapped(adapter, base, config, max(rows, default=None))
     wanted = _wanted(wrapped)
-    whole = {key: key.removeprefix(PREFIX) for key in held if key not in wanted}
-    for key, weight in whole.items():
-        if weight not in (bones.head, bones.embedding):
+    _account(held, wanted, beside, adapter)
+    layers = [*_layers(wrapped, held, adapter)]
+    used = {name for change in layers for name, _ in change.tensors.values()}
+    whole = {key: key.removeprefix(PREFIX) for key in wanted if key not in used}
+    whole |= {key: weight for key, (weight, how) in beside.items() if key not in wanted and how in ("", "base_layer.")}
+    for key in held:
+        _finite(held[key], key, adapter)
+    # a weight that the adapter brings is there before it is added to
+    return [Change(weight, {"value": (key, held[key])}) for key, weight in whole.items()] + layers
+
+
+def _beside(held: dict, bones: Skeleton) -> dict[str, tuple[str, str]]:
+    """Tensors of embedding and head that PEFT saves beside the adapter: name to (weight, kind of copy).
+
+    Of a vocabulary that has grown, or where one of the two was trained, PEFT 0.21 saves all that it finds below the
+    module: the weight itself, its `base_layer.` or `original_module.`, and a second copy as `modules_to_save.`.
+    """
+    found = {}
+    for key in held:
+        for module in {name.removesuffix("weight") for name in (bones.head, bones.embedding)}:
+            for how in ("", "base_layer.", "original_module.", "modules_to_save."):
+                for part in ("weight", "bias"):
+                    if key == f"{PREFIX}{module}{how}{part}":
+                        found[key] = f"{module}{part}", how
+    return found
+
+
+def _account(held: dict, wanted: dict, beside: dict, adapter) -> None:
+    """Raise FileProblem unless the adapter's file holds what PEFT wants of it, and nothing that has no place."""
+    for key in held:
+        if key not in wanted and key not in beside:
             raise FileProblem(f"{adapter}: {key} has no place in the base; this adapter is of another model.")
     for key, shape in wanted.items():
         if key not in held:
             raise FileProblem(f"{adapter}: {key} is missing; train that adapter again, or fetch it again.")
-        if held[key].shape != shape and not _resized(key, held[key].shape, shape, bones):
+        if held[key].shape != shape:
             raise FileProblem(
                 f"{adapter}: {key} is {held[key].shape}, the base needs {shape}; this adapter is of another model."
             )
-    found = [*_layers(wrapped, held, adapter)]
-    used = {name for change in found for name, _ in change.tensors.values()}
-    whole |= {key: key.removeprefix(PREFIX) for key in wanted if key not in used}
-    found += [Change(weight, {"value": (key, held[key])}) for key, weight in whole.items()]
-    for key in held:
-        _finite(held[key], key, adapter)
-    return found
+    for key, (weight, how) in beside.items():
+        twin = f"{PREFIX}{weight}"
+        if how == "modules_to_save." and not (twin in held and same((key, held[key]), (twin, held[twin]))):
+            raise FileProblem(f"{adapter}: {key} is not the {weight} that is saved beside it; fetch it again.")
+
+
+def same(one: tuple, two: tuple) -> bool:
+    """Whether two tensors, each (name, Entry), hold the same numbers."""
+    if one[1].shape != two[1].shape:
+        return False
+    both = zip(stored.pieces(one[1], one[0]), stored.pieces(two[1], two[0]), strict=True)
+    return all(a.float().equal(b.float()) for a, b in both)
 
 
 def _config(adapter: Path):
@@ -84,8 +120,9 @@ def _config(adapter: Path):
         raise FileProblem(f"{adapter / 'adapter_config.json'}: damaged ({type(error).__name__}).") from error
     if not isinstance(config, LoraConfig):
         raise RecipeProblem(f"{adapter}: an adapter of kind {config.peft_type}; only LoRA and DoRA can be merged here.")
-    usual = vars(LoraConfig())
+    usual, told = vars(LoraConfig()), json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     odd = [n for n, value in vars(config).items() if n in usual and n not in UNDERSTOOD and value != usual[n]]
+    odd += [n for n, value in told.items() if n not in usual and value]  # of a later PEFT, which this one leaves out
     if odd:
         raise RecipeProblem(f"{adapter}: was trained with {', '.join(odd)}; merge it with PEFT's merge_and_unload.")
     if config.init_lora_weights not in PLAIN_STARTS:
@@ -96,16 +133,16 @@ def _config(adapter: Path):
     return config
 
 
-def _wrapped(adapter, base, config):
-    """The base without numbers, wrapped by PEFT with an adapter of these settings."""
+def _wrapped(adapter, base, config, vocabulary: int | None):
+    """The base without numbers, with so many tokens, wrapped by PEFT with an adapter of these settings."""
     from peft import get_peft_model
 
     plain = dataclasses.replace(config, init_lora_weights=True, inference_mode=True, base_model_name_or_path=None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what training might meet; nothing is trained here
-            return get_peft_model(skeleton.empty(base), plain, low_cpu_mem_usage=True)
-    except ValueError as error:
+            return get_peft_model(skeleton.empty(base, vocabulary), plain, low_cpu_mem_usage=True)
+    except (ValueError, re.error) as error:
         raise FileProblem(f"{adapter}: this adapter does not fit the base ({str(error).splitlines()[0]}).") from error
 
 
@@ -114,11 +151,6 @@ def _wanted(wrapped) -> dict[str, tuple[int, ...]]:
     from peft import get_peft_model_state_dict
 
     return {k: tuple(v.shape) for k, v in get_peft_model_state_dict(wrapped, save_embedding_layers=False).items()}
-
-
-def _resized(key: str, found: tuple, wanted: tuple, bones: Skeleton) -> bool:
-    """Whether a tensor differs from the base's by its number of tokens alone."""
-    return key.removeprefix(PREFIX) in (bones.head, bones.embedding) and found[1:] == wanted[1:]
 
 
 def _layers(wrapped, held: dict, adapter):
@@ -158,6 +190,8 @@ def overlap(adapters: list[Path]) -> None:
     Our stages say so: `run.json` beside the adapter names the file that it started from.
     """
     digests = {runs.file_digest(Path(a) / WEIGHTS): a for a in adapters}
+    if len(digests) < len(adapters):
+        raise RecipeProblem(f"merge: {adapters[0]} is named twice; name each adapter of the chain once.")
     for adapter in adapters:
         record = Path(adapter).parent / "run.json"
         parent = json.loads(record.read_text(encoding="utf-8")).get("parent") if record.is_file() else None

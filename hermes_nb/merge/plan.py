@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hermes_nb.errors import FileProblem, RecipeProblem
 from hermes_nb.merge import stored
-from hermes_nb.merge.changes import Change, changes, overlap
+from hermes_nb.merge.changes import Change, changes, overlap, same
 from hermes_nb.merge.skeleton import Skeleton, skeleton
 from hermes_nb.merge.stored import FLOATS, Entry
 
@@ -69,17 +69,19 @@ def plan(base: Path, adapters: list[Path], onto: str, dtype: str, trained_in: st
     by_weight = defaultdict(list)
     for adapter in adapters:
         for change in changes(adapter, base, bones):
-            by_weight[change.weight].append(change)
+            if not _as_stored(change, table, bones):
+                by_weight[change.weight].append(change)
     _no_chain_of_dora(by_weight)
-    tied = bool(bones.tied) and all(_still_tied(alias, first, by_weight) for alias, first in bones.tied.items())
+    shared = {a: f for a, f in bones.tied.items() if not {a, f} <= set(table) or same((a, table[a]), (f, table[f]))}
+    tied = bool(shared) and all(_still_tied(alias, first, by_weight) for alias, first in shared.items())
     outputs = {}
-    for name in [*table, *(() if tied else bones.tied)]:
-        place = bones.tied.get(name, name)
+    for name in [*table, *(() if tied else shared)]:
+        place = shared.get(name, name)
         if (tied and place != name) or name in outputs or place not in table:
             continue
         quantized = onto == "dequantized" and name in bones.quantized
         outputs[name] = _output(name, (place, table[place]), tuple(by_weight.pop(name, ())), quantized, dtype)
-    left = [w for w in by_weight if w not in bones.tied]
+    left = list(by_weight)
     if left:
         raise FileProblem(f"{base}: holds no {left[0]}, which the adapter changes; base and adapter must be one model.")
     return Plan(
@@ -94,10 +96,21 @@ def _whole(base: Path, bones: Skeleton) -> dict[str, Entry]:
         if name not in table:
             if bones.tied.get(name) in table:
                 continue
-            raise FileProblem(f"{base}: {name} is missing; fetch or make that model again.")
+            raise FileProblem(
+                f"{base}: {name} is missing; fetch or make that model again (saved by transformers, under its names)."
+            )
         if table[name].shape != shape:
             raise FileProblem(f"{table[name].file}: {name} is {table[name].shape}, config.json says {shape}.")
     return table
+
+
+def _as_stored(change: Change, table: dict[str, Entry], bones: Skeleton) -> bool:
+    """Whether a weight that the adapter brings as a whole is the base's own."""
+    name = change.weight if change.weight in table else bones.tied.get(change.weight, change.weight)
+    if "value" not in change.tensors or name not in table:
+        return False
+    key, entry = change.tensors["value"]
+    return same((key, entry), (name, table[name]))
 
 
 def _no_chain_of_dora(by_weight: dict[str, list[Change]]) -> None:
@@ -115,11 +128,9 @@ def _still_tied(alias: str, first: str, by_weight: dict[str, list[Change]]) -> b
     if not one and not two:
         return True
     values = [several[-1].tensors.get("value") if several else None for several in (one, two)]
-    if None in values or values[0][1].shape != values[1][1].shape:
+    if None in values:
         return False
-    (key, entry), (other, place) = values
-    both = zip(stored.pieces(entry, key), stored.pieces(place, other), strict=True)
-    if not all(a.equal(b) for a, b in both):
+    if not same(*values):
         return False
     by_weight.pop(alias)  # one of two equal ones is written
     return True
@@ -138,7 +149,10 @@ def _vocabulary(outputs: dict[str, Output], bones: Skeleton, adapter) -> int:
     """Tokens of the merged model. FileProblem when input and output do not agree on them."""
     counts = {outputs[name].entry.shape[0] for name in (bones.head, bones.embedding) if name in outputs}
     if len(counts) > 1:
-        raise FileProblem(f"{adapter}: brings {bones.head} and {bones.embedding} for {sorted(counts)} tokens.")
+        raise FileProblem(
+            f"{adapter}: {bones.embedding} and {bones.head} are for {sorted(counts)} tokens: the vocabulary has grown, "
+            f"and the adapter brings one of the two only. Save it again with both (modules_to_save)."
+        )
     return counts.pop()
 
 

@@ -37,21 +37,31 @@ def read_config(folder: Path | str) -> dict:
         raise FileProblem(f"{folder}: not a whole model folder (config.json is missing).") from error
     except ValueError as error:
         raise FileProblem(f"{path}: damaged; fetch or make that model again.") from error
+    if not isinstance(config, dict):
+        raise FileProblem(f"{path}: damaged; fetch or make that model again.")
     if "quantization_config" in config:
         raise FileProblem(f"{folder}: is quantized already; merge onto the model in 16 bits that it was made from.")
     return config
 
 
-def empty(folder: Path | str):
-    """The base as transformers builds it, on the `meta` device: names and shapes, no numbers."""
+def empty(folder: Path | str, vocabulary: int | None = None):
+    """The base as transformers builds it, on the `meta` device: names and shapes, no numbers; with `vocabulary` tokens.
+
+    Raises FileProblem for a config that transformers cannot build a model from.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     read_config(folder)
-    with torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    try:
+        with torch.device("meta"), no_init_weights():
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise FileProblem(f"{folder}: no model can be built from its config.json ({error}).") from error
     model.tie_weights()  # which the other context leaves out as well
+    if vocabulary not in (None, model.get_input_embeddings().weight.shape[0]):
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
     return model
 
 
@@ -85,11 +95,17 @@ def _tied(model) -> dict[str, str]:
 
 
 def quantized(model) -> list[str]:
-    """Names of the weights of `model` (on the `meta` device) that loading in 4 bits quantizes; the model is used up."""
+    """Names of the weights of `model` (on the `meta` device) that loading in 4 bits quantizes; the model is used up.
+
+    Raises RecipeProblem for a model of Conv1D layers: they are quantized turned, which the file does not show.
+    """
     import bitsandbytes
     import torch
+    from transformers.pytorch_utils import Conv1D
     from transformers.quantizers import AutoHfQuantizer
 
+    if any(isinstance(module, Conv1D) for module in model.modules()):
+        raise RecipeProblem("merge: a model of Conv1D layers (GPT-2) can be merged onto the original only.")
     ours = AutoHfQuantizer.from_config(models.nf4_config("float32"))
     ours.preprocess_model(model=model, dtype=torch.float32, device_map={"": "cpu"})
     return [f"{n}.weight" for n, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hermes_nb.errors import FileProblem
 INDEX = "model.safetensors.index.json"
 FLOATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # torch's name to the format's
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+FLUSH = 2**28  # bytes
 PIECE = 2**20  # entries worked on at once: 4 MB in fp32, which a processor keeps beside it
 
 
@@ -106,10 +108,16 @@ def pieces(entry: Entry, key: str) -> Iterator:
 
 
 def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Rows (first, last + 1) of a tensor of `shape` that are worked on at once."""
-    rows = max(1, PIECE // max(1, math.prod(shape[1:])))
-    for first in range(0, shape[0], rows):
-        yield first, min(first + rows, shape[0])
+    """Rows (first, last + 1) of a tensor of `shape` that are worked on at once: whole 64s, the last with what is left.
+
+    A product of matrices is then the same in pieces as it is whole: a library multiplies the last few rows of a matrix
+    by other means, and a piece of few rows would all be such.
+    """
+    rows = PIECE // max(1, math.prod(shape[1:]))
+    rows = max(64, rows - rows % 64)
+    count = max(1, shape[0] // rows)
+    for number in range(count):
+        yield number * rows, shape[0] if number == count - 1 else (number + 1) * rows
 
 
 def header(tensors: dict[str, Entry]) -> bytes:
@@ -131,19 +139,30 @@ def file_size(tensors: dict[str, Entry]) -> int:
 def write(path: Path, tensors: dict[str, Entry], parts: Iterable) -> None:
     """Write a safetensors file of `tensors` from `parts`: their values one after another, in pieces of any size.
 
-    The file gets its name when all of it is on the disk. Raises FileProblem when the pieces do not fill it exactly.
+    The file gets its name when all of it is on the disk; that is asked for every `FLUSH` bytes in a thread of its own,
+    so that there is little to wait for at the end. Raises FileProblem when the pieces do not fill it exactly.
     """
     work = path.with_name(f".{path.name}.part")
-    with open(work, "wb") as file:
-        file.write(header(tensors))
+    with ThreadPoolExecutor(1) as flushing, open(work, "wb") as file:
+        asked, flushed = None, file.write(header(tensors))
         for part in parts:
             file.write(_bytes(part))
+            if file.tell() - flushed > FLUSH and (asked is None or asked.done()):
+                _raised(asked)
+                asked, flushed = flushing.submit(os.fsync, file.fileno()), file.tell()
         file.flush()
-        os.fsync(file.fileno())
+        _raised(asked)
+        flushing.submit(os.fsync, file.fileno()).result()
         written = file.tell()
     if written != file_size(tensors):
         raise FileProblem(f"{path}: {written} bytes written for {file_size(tensors)}; its source changed meanwhile.")
     os.replace(work, path)
+
+
+def _raised(asked) -> None:
+    """Raise what a flush has met: the system tells a failed write once, and the next flush would say nothing of it."""
+    if asked:
+        asked.result()
 
 
 def finite(tensor) -> bool:

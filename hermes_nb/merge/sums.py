@@ -3,14 +3,14 @@
 LoRA: https://arxiv.org/abs/2106.09685, section 4.1. DoRA: https://arxiv.org/abs/2402.09353, Eq. 5. Lesson: 04_merge.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from hermes_nb.errors import FileProblem
 from hermes_nb.merge import stored
 from hermes_nb.merge.changes import Change
 from hermes_nb.merge.plan import Output, Plan
-from hermes_nb.models.nf4 import BLOCK
+from hermes_nb.models.nf4 import BLOCK, SCALES
 
 
 @contextmanager
@@ -26,18 +26,27 @@ def threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def restored(weight, trained_in: str):
-    """`weight` as training saw it: NF4 with double quantization in blocks of 64, and back; (out, in) in `trained_in`.
+def restored(parts: Iterable, trained_in: str, most: int = 1) -> Iterator:
+    """A weight as training saw it, in pieces: NF4 with double quantization in blocks of 64, and back, in `trained_in`.
 
-    The same calls, on the same format, as loading in 4 bits makes. QLoRA, https://arxiv.org/abs/2305.14314, section 3.
+    `parts` are its rows in pieces of whole blocks, on the device. The same numbers as bitsandbytes gives for the whole
+    weight: a block of 64 has its own scale, and only the scales are quantized together, around their common mean.
+    QLoRA, https://arxiv.org/abs/2305.14314, section 3.
     """
     import torch
-    from bitsandbytes import functional
+    from bitsandbytes import functional as bnb
 
-    packed, state = functional.quantize_4bit(
-        weight.to(getattr(torch, trained_in)).contiguous(), blocksize=BLOCK, quant_type="nf4", compress_statistics=True
-    )
-    return functional.dequantize_4bit(packed, state)
+    to, held = getattr(torch, trained_in), []
+    with threads(most):
+        for part in parts:
+            how = {"blocksize": BLOCK, "quant_type": "nf4", "compress_statistics": False}
+            held.append(bnb.quantize_4bit(part.to(to).contiguous(), **how))
+        scales = torch.cat([state.absmax for _, state in held])
+        mean = scales.mean()
+        scales = bnb.dequantize_blockwise(*bnb.quantize_blockwise(scales - mean, blocksize=SCALES)) + mean
+    for (packed, state), own in zip(held, scales.split([len(state.absmax) for _, state in held]), strict=True):
+        state.absmax = own
+        yield bnb.dequantize_4bit(packed, state)
 
 
 def values(output: Output, plan: Plan, device: str = "cpu", most: int = 1) -> Iterator:
@@ -72,14 +81,17 @@ def _base(output: Output, plan: Plan, device: str, most: int) -> Iterator:
     if whole:
         yield from stored.pieces(whole[-1][1], whole[-1][0])
     elif output.quantized:
-        weight = stored.read(output.source[1], output.source[0]).to(device)
-        with threads(most):
-            weight = restored(weight, plan.trained_in)
-        for first, last in stored.row_blocks(tuple(weight.shape)):
-            yield weight[first:last]
+        yield from restored(_blocks(output, device), plan.trained_in, most)
     else:
         for part in stored.pieces(output.source[1], output.source[0]):
             yield part.to(device).to(getattr(torch, plan.trained_in)) if plan.onto == "dequantized" else part.to(device)
+
+
+def _blocks(output: Output, device: str) -> Iterator:
+    """The stored weight in pieces of whole NF4 blocks; as a whole where its rows are none."""
+    name, entry = output.source
+    parts = stored.pieces(entry, name) if entry.shape[-1] % BLOCK == 0 else [stored.read(entry, name)]
+    return (part.to(device) for part in parts)
 
 
 def _adding(change: Change, device: str) -> Callable:
@@ -109,4 +121,7 @@ def _check(saved, total, output: Output, dtype: str) -> None:
         raise FileProblem(
             f"{output.name}: holds {total.abs().max().item():.3g}, more than {dtype} can; merge with dtype bfloat16."
         )
-    raise FileProblem(f"{output.source[1].file}: {output.name} holds numbers that are not finite; fetch it again.")
+    raise FileProblem(
+        f"{output.source[1].file}: {output.name} holds numbers that are not finite, or are too large for the format of "
+        f"training; fetch it again."
+    )

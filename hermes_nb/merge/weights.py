@@ -5,7 +5,6 @@ otherwise: W = dequant(NF4) + (alpha / r) B A. Merging into 4 bits would erase i
 than a DPO-sized delta. Lesson: 04_merge.
 """
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,11 +17,15 @@ from hermes_nb.merge.choice import choose
 from hermes_nb.merge.plan import Plan, plan
 from hermes_nb.merge.survival import base_folder
 from hermes_nb.models.adapters import WEIGHTS
+from hermes_nb.models.quantized import friendly
 from hermes_nb.recipes import Onto, SavedDtype
 from hermes_nb.runtime import machine
 
 ONTO, DTYPES = get_args(Onto), get_args(SavedDtype)
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", "tokenizer.model",
+    "added_tokens.json",
+)  # fmt: skip
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "_from_model_config")
 
 
@@ -45,7 +48,6 @@ def merge(
     Raises RecipeProblem for unknown words and kinds of adapter that cannot be merged, FileProblem for what is damaged,
     does not fit, or when `out` is taken, ResourceProblem when the disk is too small.
     """
-    out = Path(out)
     if onto not in ONTO or dtype not in DTYPES:
         raise RecipeProblem(f"merge: onto is one of {', '.join(ONTO)}; dtype is one of {', '.join(DTYPES)}.")
     adapters = [Path(a) for a in ([adapter] if isinstance(adapter, (str, Path)) else adapter)]
@@ -53,35 +55,48 @@ def merge(
         raise RecipeProblem("merge: no adapter was named.")
     for each in adapters:
         models.check_adapter(each)
+    place = Path(out).resolve()
     tokenizer = _tokenizer(base, adapters[-1], revision, template)
     chosen = choose(adapters[-1], onto, dtype)
-    folder = base_folder(base, revision)
+    with friendly(str(base)):
+        folder = base_folder(base, revision)
     todo = plan(folder, adapters, chosen.onto, chosen.dtype, trained_in(adapters[-1]), max_shard_size)
-    record = _record(base, revision, folder, adapters, todo, str(max_shard_size))
-    if not work.standing(out, record, todo):
-        with work.folder(out, record, todo) as place:
-            work.write_weights(place, todo, machine().device, watch)
-            _write_configs(folder, place, todo, tokenizer)
-            _write_tokenizer(tokenizer, adapters[-1], place)
-    return out
+    configs = _configs(folder, todo, tokenizer)
+    record = _record(base, revision, folder, adapters, todo, (str(max_shard_size), template))
+    with work.locked(place):
+        if not work.standing(place, record, todo):
+            with work.folder(place, record, todo) as here:
+                work.write_weights(here, todo, machine().device, watch)
+                for name, config in configs.items():
+                    runs.write_json(here / name, config)
+                _write_tokenizer(tokenizer, adapters[-1], here, folder)
+    return Path(out)
 
 
 def trained_in(adapter: Path) -> str:
-    """The number format of the model that `adapter` was trained on: its run's, else that of this machine."""
+    """The number format of the model that `adapter` was trained on: its run's, else that of this machine.
+
+    Raises FileProblem for a run that names none of ours.
+    """
     record = adapter.parent / "run.json"
-    return (runs.read_json(record).get("dtype") if record.is_file() else None) or machine().dtype
+    dtype = (runs.read_json(record).get("dtype") if record.is_file() else None) or machine().dtype
+    if dtype not in DTYPES[1:]:
+        raise FileProblem(f"{record}: says dtype {dtype!r}, which is none of {', '.join(DTYPES[1:])}.")
+    return dtype
 
 
-def _record(base: str, revision, folder: Path, adapters: list[Path], todo: Plan, max_shard_size: str) -> dict:
+def _record(base: str, revision, folder: Path, adapters: list[Path], todo: Plan, how: tuple) -> dict:
     """How the folder was made, as it stands in its `merge.json`: the same record, the same bytes."""
-    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.glob("*.safetensors"))]
+    read = [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json")]
+    files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in read]
     named = [{"name": a.parent.name if a.name == "adapter" else a.name, "sha256": runs.file_digest(a / WEIGHTS)}
              for a in adapters]  # fmt: skip
-    settings = [runs.file_digest(a / "adapter_config.json") for a in adapters]
+    beside = [a / name for a in adapters for name in ("adapter_config.json", *TOKENIZER)]
+    settings = [runs.file_digest(path) for path in beside if path.is_file()]
     return {
         "base": models.portable(base), "revision": revision, "onto": todo.onto, "dtype": todo.dtype,
         "trained_in": todo.trained_in, "adapters": named, "parameters": todo.parameters, "bytes": todo.bytes,
-        "key": runs.fingerprint(files, settings, max_shard_size), "versions": runs.versions(),
+        "key": runs.fingerprint(files, settings, how), "versions": runs.versions(),
     }  # fmt: skip
 
 
@@ -90,32 +105,43 @@ def _tokenizer(base: str, adapter: Path, revision: str | None, template: str | N
     from transformers import AutoTokenizer
 
     if (adapter / "tokenizer.json").is_file():
-        return AutoTokenizer.from_pretrained(adapter)
+        with friendly(str(adapter)):
+            return AutoTokenizer.from_pretrained(adapter)
     if template is None:
-        raise FileProblem(f"{adapter}: no tokenizer beside the adapter; use a folder that a stage of ours has written.")
+        raise FileProblem(
+            f"{adapter}: no tokenizer beside it; name the chat template that it was trained with (--template chatml)."
+        )
     return models.tokenizer(base, template, revision)
 
 
-def _write_tokenizer(tokenizer, adapter: Path, folder: Path) -> None:
-    """Copy the adapter's tokenizer files unchanged; where it has none, write those of `tokenizer`."""
+def _write_tokenizer(tokenizer, adapter: Path, folder: Path, base: Path | None = None) -> None:
+    """Copy the adapter's tokenizer files; where it has none, write those of `tokenizer`.
+
+    Files that others, or older runs of ours, have saved are brought to the form that every reader takes as it is; the
+    `tokenizer.model` that they lack is taken from the folder `base`.
+    """
     if not (adapter / "tokenizer.json").is_file():
-        tokenizer.save_pretrained(folder)
+        models.save_tokenizer(tokenizer, folder)
         return
     for name in TOKENIZER:
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, folder / name)
+    models.plain_class(folder)
+    models.add_sentencepiece(folder, base)
 
 
-def _write_configs(base: Path, folder: Path, todo: Plan, tokenizer) -> None:
-    """The base's `config.json` and `generation_config.json`, changed where the merge changed something.
+def _configs(base: Path, todo: Plan, tokenizer) -> dict[str, dict]:
+    """The base's `config.json` and `generation_config.json`, changed where the merge changes something.
 
     The base's own files are kept, not written anew by this transformers: other programs read the older keys.
     Greedy by default, and an answer ends in the template's stop token, or in what ended the base's.
+    Raises FileProblem for a damaged file, or a stop token that the model has no place for.
     """
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    path = base / "generation_config.json"
-    how = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config, path = runs.read_json(base / "config.json"), base / "generation_config.json"
+    how = runs.read_json(path) if path.is_file() else {}
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    if max(ends.values()) >= todo.vocabulary:
+        raise FileProblem(f"merge: the tokenizer ends in id {max(ends.values())}, the model has {todo.vocabulary} ids.")
     stops = [tokenizer.eos_token_id, *_listed(how.get("eos_token_id", config.get("eos_token_id")))]
     stops = list(dict.fromkeys(stops))
     config |= ends | {"dtype": todo.dtype, "tie_word_embeddings": todo.tied, "vocab_size": todo.vocabulary}
@@ -125,8 +151,7 @@ def _write_configs(base: Path, folder: Path, todo: Plan, tokenizer) -> None:
         config.pop(key, None)
     how = {key: value for key, value in how.items() if key not in SAMPLING}
     how |= ends | {"do_sample": False, "eos_token_id": stops if len(stops) > 1 else stops[0]}
-    runs.write_json(folder / "config.json", config)
-    runs.write_json(folder / "generation_config.json", how)
+    return {"config.json": config, "generation_config.json": how}
 
 
 def _listed(ids) -> list[int]:

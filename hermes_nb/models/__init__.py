@@ -24,11 +24,13 @@ from hermes_nb.models.quantized import (
     tokenizer,
 )
 from hermes_nb.models.shaped import random_4bit
+from hermes_nb.models.tokenizers import add_sentencepiece, plain_class, save_tokenizer
 
 __all__ = [
     "BUILTIN",
     "active",
     "add_lora",
+    "add_sentencepiece",
     "builtin",
     "check_adapter",
     "dequantize",
@@ -40,10 +42,12 @@ __all__ = [
     "load_plain",
     "moved",
     "nf4_config",
+    "plain_class",
     "portable",
     "random_4bit",
     "reading",
     "save_adapter",
+    "save_tokenizer",
     "saved_dtype",
     "snapshot",
     "tokenizer",

@@ -20,6 +20,8 @@ from hermes_nb.errors import FileProblem, NetworkProblem
 from hermes_nb.models.builtin import BUILTIN, builtin
 from hermes_nb.runtime import cache_dir, give_back, machine, need_memory, token
 
+ROOM = 0.85  # share of a GPU's memory that weights may take; answers need the rest
+
 
 def nf4_config(dtype: str):
     """The 4-bit configuration: NF4, double quantization, arithmetic in `dtype`, storage in uint8."""
@@ -47,7 +49,7 @@ def locate(base: str, revision: str | None = None) -> tuple[str, dict]:
 
 
 @contextmanager
-def _friendly(base: str):
+def friendly(base: str):
     """Turn the hub's many ways to fail into one sentence."""
     try:
         yield
@@ -84,20 +86,33 @@ def tokenizer(base: str, template: str, revision: str | None = None):
     from transformers import AutoTokenizer
 
     name, more = locate(base, revision)
-    with _friendly(name):
+    with friendly(name):
         return templates.fit(AutoTokenizer.from_pretrained(name, **more), template)
 
 
 def load_plain(base: str, dtype: str, revision: str | None = None):
-    """The base in 16 or 32 bit, unquantized, on the machine's device."""
+    """The base in 16 or 32 bit, unquantized, on the machine's device.
+
+    A folder that a GPU has no room for is spread over GPU and main memory by accelerate. Raises ResourceProblem where
+    a machine without a GPU has too little memory for it.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     name, more = locate(base, revision)
-    with _friendly(name), _no_bar() if Path(name).is_dir() else nullcontext():
-        return AutoModelForCausalLM.from_pretrained(
-            name, dtype=getattr(torch, dtype), device_map={"": machine().device}, **more
-        )
+    with friendly(name), _no_bar() if Path(name).is_dir() else nullcontext():
+        return AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype), device_map=_place(name), **more)
+
+
+def _place(name: str) -> dict | str:
+    """Where a model goes as a whole, or `auto` where it must be spread."""
+    here = machine()
+    gigabytes = sum(p.stat().st_size for p in Path(name).glob("*.safetensors")) / 1e9 if Path(name).is_dir() else 0.0
+    if here.device == "cuda" and gigabytes > ROOM * here.memory_gb:
+        return "auto"
+    if here.device == "cpu":
+        need_memory(gigabytes, f"{Path(name).name} unquantized")
+    return {"": here.device}
 
 
 def load_4bit(base: str, dtype: str | None = None, revision: str | None = None, needs_gb: float = 0.0):
@@ -111,7 +126,7 @@ def load_4bit(base: str, dtype: str | None = None, revision: str | None = None, 
     need_memory(needs_gb, f"{base} at this scale")
     dtype = dtype or here.dtype
     name, more = locate(base, revision)
-    with _friendly(name):
+    with friendly(name):
         if here.device == "cpu" and Path(name).is_dir():
             with _no_bar():
                 return guard_cpu_gradients(_from_cache(Path(name), dtype))

@@ -26,7 +26,8 @@ from hermes_nb.plots.judging import (
 from hermes_nb.plots.lengths import lengths, word_rule
 from hermes_nb.plots.live import Board, curves
 from hermes_nb.plots.losses import loss_at, loss_curves, loss_facts, loss_slope
-from hermes_nb.plots.merging import candidates, memory_line, sum_by_hand, survival, survival_by_layer, two_bases
+from hermes_nb.plots.merged import candidates, memory_curve, two_distances
+from hermes_nb.plots.merging import sum_by_hand, survival, survival_by_layer, two_bases
 from hermes_nb.plots.overview import road, story
 from hermes_nb.plots.packed import engines, packed_rows
 from hermes_nb.plots.preference import (
@@ -55,9 +56,9 @@ __all__ = [
     "CHOSEN", "curves", "engines", "error_map", "failures", "figure", "form_radar", "GREY",
     "heat_pair", "held_out_loss", "KINDS", "kinds_and_baselines", "legend", "length_bias", "lengths", "lora_scale",
     "loss_at", "loss_curves", "loss_facts", "loss_runs", "loss_slope", "lost_stops", "MARGIN",
-    "margin_over_steps", "margin_steps", "margins_at", "memory_ledger", "memory_line", "mixture",
+    "margin_over_steps", "margin_steps", "margins_at", "memory_ledger", "memory_curve", "mixture",
     "moved_shares", "NEUTRAL", "nf4_block", "packed_rows", "paired_table", "pickers", "reasons", "REJECTED", "road",
     "safety", "shares", "sizes", "stop_rates", "stops_and_lengths", "story", "sum_by_hand", "survival",
-    "survival_by_layer", "temperatures", "tokens", "two_bases", "two_references", "votes_needed", "weight_meanings",
-    "WIDTH", "word_rule",
+    "survival_by_layer", "temperatures", "tokens", "two_bases", "two_distances", "two_references", "votes_needed",
+    "weight_meanings", "WIDTH", "word_rule",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Merging: a sum of matrices, what rounding leaves of a delta, memory, and candidates compared. Lesson: 04_merge."""
+"""Merging: a sum of matrices, two bases, and what rounding leaves of a delta. Lesson: 04_merge."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -116,59 +116,3 @@ def survival_by_layer(rows: dict) -> Figure:
 def _number(layer: str) -> int:
     """The first number in a module's name; -1 where there is none."""
     return next((int(part) for part in layer.split(".") if part.isdigit()), -1)
-
-
-def memory_line(parts: dict, limit: float, limit_name: str) -> Figure:
-    """Bars of memory (name to GB) against a line at `limit` GB; what does not fit is orange and hatched."""
-    fig, (ax,) = figure(1, 2.6)
-    for i, (_, value) in enumerate(parts.items()):
-        over = value > limit
-        ax.barh(
-            i,
-            value,
-            0.6,
-            color=REJECTED if over else MARGIN,
-            alpha=0.85,
-            hatch="//" if over else None,
-            edgecolor="white",
-        )
-        ax.text(value + 0.01 * max(parts.values()), i, f"{value:.1f} GB", va="center", fontsize=9, color=NEUTRAL)
-    ax.axvline(limit, color=CHOSEN, linestyle="--")
-    ax.text(limit, -0.62, f" {limit_name}: {limit:g} GB", color=CHOSEN, fontsize=9, va="center")
-    ax.set_yticks(range(len(parts)), list(parts))
-    ax.set(ylim=(len(parts) - 0.5, -0.95), xlim=(0, 1.15 * max(parts.values())), xlabel="memory, GB (10^9 bytes)")
-    return fig
-
-
-def candidates(found: dict, stops: dict, bare: float) -> Figure:
-    """Merged candidates: distance from the trained model, the likeliest token, and answers that end by themselves.
-
-    `found` is name to figures of `merge.compare_folders`; `stops` is name to a rate with its interval and may hold the
-    trained model as well; `bare` is the KL of the base without the adapter, in nats a token.
-    """
-    far = {name: m["kl"] for name, m in found.items()} | {"no adapter": bare}
-    away = {name: 1 - m["top1"] for name, m in found.items()}
-    names = list(dict.fromkeys([*stops, *far]))
-    fig, axes = figure(3, 1.1 + 0.4 * len(names))
-    for ax, values, form in ((axes[0], far, "{:.1e}"), (axes[1], away, "{:.1%}")):
-        for name, value in values.items():
-            ax.barh(names.index(name), value, 0.6, color=REJECTED if name == "no adapter" else CHOSEN)
-            ax.text(value, names.index(name), f" {form.format(value)}", va="center", fontsize=9, color=NEUTRAL)
-    axes[0].set(xscale="log", xlim=(min(far.values()) / 4, 40 * max(far.values())), xlabel="nats a token (log scale)")
-    axes[1].set(xlim=(0, 1.5 * max(*away.values(), 1e-3)), xlabel="share of the tokens")
-    for name, rate in stops.items():
-        axes[2].barh(names.index(name), rate["value"], 0.6, color=MARGIN, alpha=0.85)
-        error = [[rate["value"] - rate["low"]], [rate["high"] - rate["value"]]]
-        axes[2].errorbar(
-            rate["value"], names.index(name), xerr=np.maximum(error, 0), color=NEUTRAL, capsize=3, linewidth=1
-        )
-    axes[2].set(xlim=(0, 1.02), xlabel=f"share of {next(iter(stops.values()))['n']} answers, 95 % interval")
-    for ax in axes[1:]:
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    titles = ("KL from the trained model", "Likeliest token differs", "Ends by itself")
-    for ax, title in zip(axes, titles, strict=True):
-        ax.set_yticks(range(len(names)), names if ax is axes[0] else [""] * len(names))
-        ax.set_ylim(len(names) - 0.5, -0.5)
-        ax.set_title(title, fontsize=10)
-        ax.tick_params(labelsize=8)
-    return fig

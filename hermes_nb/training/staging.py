@@ -1,5 +1,6 @@
 """The frame of a training stage: found again where it is finished, else made in its work folder and saved."""
 
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,16 +37,21 @@ def staged(
         set_up = engine(recipe.sft if name == "sft" else recipe.dpo, work)
         fitted = tracked(recipe, work, partial(fit, train_rows, held_out, work, adapter, set_up))
         models.save_adapter(fitted.trainer.model, work / "adapter", recipe.model.base, recipe.model.revision)
-        fitted.trainer.processing_class.save_pretrained(work / "adapter")
+        models.save_tokenizer(fitted.trainer.processing_class, work / "adapter", recipe.model.revision)
         told = {"metrics": fitted.metrics, "engine": set_up.told, "stopped": stopped(fitted.trainer)}
         runs.write_json(work / "stage.json", told)
     return Run(Path(out) / name)
 
 
 def opened(recipe: Recipe, adapter: Path | None, model=None):
-    """Tokenizer and model of a recipe, seeded: `model` or its base in 4 bits, with `adapter` or a fresh one on it."""
-    set_seed(recipe.seed)
+    """Tokenizer and model of a recipe, seeded: `model` or its base in 4 bits, with `adapter` or a fresh one on it.
+
+    Raises FileProblem for a tokenizer that gives other ids once it is saved, before hours are spent on it.
+    """
     tokenizer = models.tokenizer(recipe.model.base, recipe.model.template, recipe.model.revision)
+    with tempfile.TemporaryDirectory() as place:
+        models.save_tokenizer(tokenizer, Path(place), recipe.model.revision)
+    set_seed(recipe.seed)
     if model is None:
         model = models.load_4bit(recipe.model.base, revision=recipe.model.revision, needs_gb=recipe.needs_gb)
     if adapter:
