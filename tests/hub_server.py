@@ -32,6 +32,7 @@ class Hub:
     large: dict[str, bytes] = field(default_factory=dict)  # sha256 to content
     requests: list[dict] = field(default_factory=list)
     refuse: dict[str, int] = field(default_factory=dict)  # a pattern of `METHOD path` to the status that it gets
+    gated: set[str] = field(default_factory=set)  # repos that ask for consent that the user has not given
     cut: int = 0  # so many uploads are cut off in the middle
 
     def asked(self, pattern: str) -> list[dict]:
@@ -129,10 +130,13 @@ class Answering(BaseHTTPRequestHandler):
 
     def info(self, body, name):
         repo = self.hub.repos.get(name)
+        if name in self.hub.gated:
+            return self._send(403, {"error": "gated"}, X_Error_Code="GatedRepo")
         if repo is None:
             return self._missing()
         files = [{"rfilename": file} for file in repo.files]
-        return self._send(200, {"id": name, "private": repo.private, "siblings": files, "sha": "0" * 40, "tags": []})
+        sha = f"{repo.commits:040d}"
+        return self._send(200, {"id": name, "private": repo.private, "siblings": files, "sha": sha, "tags": []})
 
     def create(self, body):
         asked = json.loads(body)
@@ -176,6 +180,8 @@ class Answering(BaseHTTPRequestHandler):
         files = dict(repo.files)
         for step in (json.loads(line) for line in body.decode().splitlines()):
             value = step["value"]
+            if step["key"] == "header" and value.get("parentCommit", f"{repo.commits:040d}") != f"{repo.commits:040d}":
+                return self._send(412, {"error": "A commit has happened since. Please refresh and try again."})
             if step["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif step["key"] == "lfsFile":

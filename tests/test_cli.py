@@ -3,11 +3,18 @@
 import json
 import subprocess
 import sys
+from unittest.mock import create_autospec
 
 import pytest
-from test_publish_push import small_run
+from test_publish_push import made_model, small_run
 
 from hermes_nb import bench, cli, merge
+
+
+@pytest.fixture(scope="module")
+def small_model(tiny_base, tmp_path_factory):
+    """Adapter and merged model, made once."""
+    return made_model(tiny_base, tmp_path_factory.mktemp("small"))
 
 
 def fails(arguments, capsys):
@@ -125,9 +132,9 @@ def test_the_check_shows_both_published_systems(tmp_path, capsys):
     assert len(told) == 2
 
 
-def test_export_shows_what_would_leave_and_sends_nothing(tmp_path, capsys):
+def test_export_shows_what_would_leave_and_sends_nothing(tmp_path, capsys, small_model):
     """The list is read before anything is sent; the same command shows it again."""
-    run = small_run(tmp_path / "run")
+    run = small_run(tmp_path / "run", small_model)
     for what, repo in (("merged", "SmolLM2-135M-Instruct-dpo"), ("adapter", "SmolLM2-135M-Instruct-dpo-lora")):
         for _ in range(2):
             assert cli.main(["export", str(run), "--what", what]) == 0
@@ -140,9 +147,27 @@ def test_export_shows_what_would_leave_and_sends_nothing(tmp_path, capsys):
     assert (tmp_path / "x" / "README.md").is_file()
 
 
-def test_export_refuses_with_status_2_and_one_line(tmp_path, capsys, monkeypatch):
+def test_a_card_that_was_edited_in_the_export_is_kept(tmp_path, capsys, small_model):
+    """Export once, write an hour on the card, export again: that hour must not be gone."""
+    run = small_run(tmp_path / "run", small_model)
+    place = run / "export" / "merged"
+    for _ in range(2):
+        assert cli.main(["export", str(run)]) == 0
+        assert "as it stood" not in capsys.readouterr().out
+    (place / "README.md").write_text("# mine\n")
+    (run / "merged" / "optimizer.pt").write_bytes(b"\x80")
+    fails(["export", str(run)], capsys)
+    assert (place / "README.md").read_text() == "# mine\n"
+    (run / "merged" / "optimizer.pt").unlink()
+    assert cli.main(["export", str(run)]) == 0
+    assert (place / "README.md").read_text() == "# mine\n"
+    assert f"note: README.md: as it stood in {place}" in capsys.readouterr().out
+    assert [p.name for p in (run / "export").iterdir()] == ["merged"]
+
+
+def test_export_refuses_with_status_2_and_one_line(tmp_path, capsys, monkeypatch, small_model):
     """A finding, a missing stage, no token: each in one line."""
-    run = small_run(tmp_path / "run")
+    run = small_run(tmp_path / "run", small_model)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert "no Hugging Face token here" in fails(["export", str(run), "--push"], capsys)
@@ -157,19 +182,66 @@ def test_export_refuses_with_status_2_and_one_line(tmp_path, capsys, monkeypatch
 
 def test_a_chain_of_adapters_is_handed_on_in_its_order(monkeypatch, capsys):
     """Merged the other way round it is another model."""
-    seen = []
-    monkeypatch.setattr(merge, "merge", lambda *given: seen.append([str(x) for x in given[:3]]))
+    seen, told = [], []
+    fake = create_autospec(merge.merge, side_effect=lambda *given: seen.append([str(x) for x in given[:3]]))
+    chosen = create_autospec(
+        merge.choose, side_effect=lambda adapter, *how: told.append(str(adapter)) or merge.Choice(*how, "so")
+    )
+    monkeypatch.setattr(merge, "merge", fake)
+    monkeypatch.setattr(merge, "choose", chosen)
     assert cli.main(["merge", "builtin", "a", "out"]) == 0
     assert cli.main(["merge", "builtin", "a", "out", "--then", "b", "--then", "c"]) == 0
     assert seen[0] == ["builtin", "a", "out"]
     assert [x in seen[1][1] for x in ("'a'", "'b'", "'c'")] == [True] * 3
     assert seen[1][1].index("'a'") < seen[1][1].index("'b'") < seen[1][1].index("'c'")
+    assert told == ["a", "c"]  # the last one's run says what was measured
+
+
+def faked(monkeypatch):
+    """A merge of two tensors of 1 and 3 MB that writes nothing, and what it was called with."""
+    seen = {}
+
+    def made(base, adapter, out, onto, dtype, shard, revision, template, watch):
+        seen.update(template=template, onto=onto, dtype=dtype)
+        watch(1_000_000, 4_000_000, "one")
+        watch(4_000_000, 4_000_000, "two")
+        return out
+
+    monkeypatch.setattr(merge, "merge", made)
+    monkeypatch.setattr(merge, "choose", lambda adapter, onto, dtype: merge.Choice(onto, dtype, "it was nearest"))
+    return seen
+
+
+def test_a_merge_says_where_it_is_and_why_it_is_so(monkeypatch, capsys):
+    """The folder alone on stdout, for scripts; the reason beside it, unless nothing was left open."""
+    seen = faked(monkeypatch)
+    assert cli.main(["merge", "builtin", "a", "out", "--template", "zephyr"]) == 0
+    assert tuple(capsys.readouterr()) == ("out\n", "hermes_nb: it was nearest\n")
+    assert seen == {"template": "zephyr", "onto": "auto", "dtype": "auto"}
+    assert cli.main(["merge", "builtin", "a", "out", "--onto", "original", "--dtype", "float16"]) == 0
+    assert tuple(capsys.readouterr()) == ("out\n", "")
+    assert seen["template"] is None
+
+
+def test_a_merge_shows_its_bytes_on_a_terminal_alone(monkeypatch, capsys):
+    """Minutes of silence look like a hang; a bar in a log file is noise, and so is one of nothing to do."""
+    faked(monkeypatch)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["merge", "builtin", "a", "out"]) == 0
+    assert "merge: 100%" in (said := capsys.readouterr().err)
+    assert "4.00M/4.00M" in said
+    monkeypatch.setattr(merge, "merge", lambda *given: given[2])  # it stands there already
+    assert cli.main(["merge", "builtin", "a", "out"]) == 0
+    assert not capsys.readouterr().err.rpartition("hermes_nb:")[0].rpartition("\r")[2].strip()
 
 
 def test_a_benchmark_of_the_merge_takes_a_size(monkeypatch, capsys):
     """One command for all three benchmarks; a missed promise ends with 1."""
-    monkeypatch.setattr(bench, "merge", lambda size, repeats: {"size": size, "misses": [repeats]}, raising=False)
-    monkeypatch.setattr(bench, "merging_text", lambda told: f"size {told['size']}", raising=False)
+    missed = create_autospec(bench.merge, side_effect=lambda size, repeats: {"size": size, "misses": [repeats]})
+    monkeypatch.setattr(bench, "merge", missed)
+    monkeypatch.setattr(
+        bench, "merging_text", create_autospec(bench.merging_text, side_effect=lambda told: f"size {told['size']}")
+    )
     assert cli.main(["bench", "merge"]) == 1
     assert capsys.readouterr().out == "size 1b\n"
     monkeypatch.setattr(bench, "merge", lambda size, repeats: {"size": size, "misses": []})

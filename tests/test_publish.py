@@ -10,12 +10,21 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from safetensors.numpy import save_file
+from test_publish_push import made_model
 
 from hermes_nb import evaluate, models, publish, recipes, runs, templates
-from hermes_nb.errors import FileProblem
+from hermes_nb.errors import FileProblem, RecipeProblem
 from hermes_nb.generate import Answer
 
 MERGED = {"kl": 9.5e-4, "top1": 0.976, "tokens": 871, "kl_without_adapter": 1.45, "dtype": "float32"}
+DIGEST = "ab" * 32
+SAMPLED = evaluate.summary([Answer("Short answer: x", True, 3)])
+
+
+@pytest.fixture(scope="module")
+def small_model(tiny_base, tmp_path_factory):
+    """Adapter and merged model, made once."""
+    return made_model(tiny_base, tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
@@ -39,15 +48,33 @@ def change(out, how):
     runs.write_text(out / "recipe.yaml", yaml.safe_dump(recipe))
 
 
+def reported(out, merge=MERGED, name="merge"):
+    """The run's report."""
+    (out / "reports").mkdir(exist_ok=True)
+    runs.write_json(out / "reports" / f"{name}.json", {"metrics": merge})
+    return out
+
+
+def recorded(out, **values):
+    """A folder `merged` with the record of a merge."""
+    (out / "merged").mkdir(exist_ok=True)
+    told = {
+        "base": "builtin", "onto": "dequantized", "dtype": "float32", "trained_in": "bfloat16", "parameters": 2_000,
+        "bytes": 8_000, "adapters": [{"name": "dpo", "sha256": DIGEST}],
+    }  # fmt: skip
+    runs.write_json(out / "merged" / "merge.json", told | values)
+    return out
+
+
 def head(text):
     return yaml.safe_load(text.split("---\n")[1])
 
 
 def test_the_card_says_what_was_done_and_measured(out):
     """A card without base, data, settings, figures with n and limits tells nobody what the model is."""
-    text = publish.card(out, merge=MERGED)
+    text = publish.card(reported(out))
     assert head(text) == {
-        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "base_model_relation": "finetune", "license": "apache-2.0",
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "base_model_relation": "finetune",
         "library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["sft", "dpo", "qlora", "hermes_nb"],
     }  # fmt: skip
     lora = recipes.load("course", "tiny").lora
@@ -56,15 +83,13 @@ def test_the_card_says_what_was_done_and_measured(out):
         assert part in text, part
     assert "not measured in this run" in text
     stops = {"stops": evaluate.rate([True] * 19 + [False])}
-    assert "95% (76% to 99%, 95 % interval), n = 20" in publish.card(out, merge=MERGED | stops)
+    assert "95% (76% to 99%, 95 % interval), n = 20" in publish.card(reported(out, MERGED | stops))
 
 
 def test_the_card_shows_the_evaluation_with_its_n(out):
     """Rates without n and interval are an opinion."""
     sampled = evaluate.summary([Answer("Short answer: x", True, 3), Answer("Rain!", False, 3)])
-    (out / "reports").mkdir()
-    runs.write_json(out / "reports" / "evaluate.json", {"metrics": {"dpo": {"sampled": sampled}}})
-    runs.write_json(out / "reports" / "merge.json", {"metrics": MERGED})
+    reported(reported(out), {"dpo": {"sampled": sampled}}, "evaluate")
     text = publish.card(out)
     assert "| dpo | 50% (9% to 91%)" in text
     assert "on 2 answers" in text
@@ -76,7 +101,7 @@ def test_the_card_holds_nothing_of_this_machine(out):
     """A path names a person; the card itself must pass the scan that it is published under."""
     folder = out / "model"
     folder.mkdir()
-    (folder / "README.md").write_text(publish.card(out, merge=MERGED))
+    (folder / "README.md").write_text(publish.card(reported(out)))
     assert "someone" not in publish.card(out)
     assert publish.findings(folder) == []
 
@@ -99,7 +124,7 @@ def test_an_unknown_base_has_no_made_up_licence(out):
         hub = base if base == named else None
         change(out, lambda recipe, base=base: recipe["model"].update(base=base))
         text = publish.card(out)
-        assert (head(text).get("base_model"), head(text)["license"]) == (hub, "unknown")
+        assert (head(text).get("base_model"), head(text).get("license")) == (hub, None)
         assert ("base_model_relation" in head(text)) == bool(hub)
         assert f"- base: `{named}`" in text
         assert "look it up" in text
@@ -128,6 +153,13 @@ def test_the_plan_lists_every_file_with_its_size(tmp_path):
         ("path=/Us" + "ers/ann", "path of a machine"),
         (json.dumps({"base": "C:\\Users\\ann"}), "path of a machine"),
         ("C:\\models", "path of a machine"),
+        *(
+            (f"{before}/ho" + "me/ann/x", "path of a machine")
+            for before in ("`", "<", ">", "|", "{", "@", "\u2014", "")
+        ),
+        *((f"{place}/x", "path of a machine") for place in ("/o" + "pt", "/me" + "dia/ann", "file:///ho" + "me/ann")),
+        ("git clone https://ann:" + "pass@host/x", "a name and password in an address"),
+        ("xox" + "b-1234567890-abc", "a Slack token"),
     ],
 )
 def test_what_must_not_leave_is_found_and_not_repeated(tmp_path, planted, named):
@@ -158,9 +190,11 @@ def test_ordinary_text_is_clean(tmp_path, text):
     assert publish.findings(tmp_path) == []
 
 
-def test_a_merged_folder_of_ours_is_clean(tiny_base):
+def test_a_merged_folder_of_ours_is_clean(small_model):
     """The files that we write pass the scan that stands before publishing."""
-    assert publish.findings(tiny_base) == []
+    for folder, count in ((small_model / "merged", 7), (small_model / "adapter", 5)):
+        assert len(publish.plan(folder)) >= count
+        assert publish.findings(folder) == []
 
 
 def test_the_card_says_that_a_stage_was_stopped(out):
@@ -179,6 +213,7 @@ HOSTILE = "x\n---\nlicense: mit\n| a | <script>alert(1)</script> `b <script>2</s
 
 def test_the_head_is_what_the_hub_s_own_library_reads(out):
     """A card that the hub cannot read is refused at the end of an upload."""
+    change(out, lambda recipe: recipe["dpo"].update(train=recipe["dpo"]["held_out"]))
     for adapter, library, relation in ((False, "transformers", "finetune"), (True, "peft", "adapter")):
         card = ModelCard(publish.card(out, adapter=adapter))
         assert isinstance(card.data, ModelCardData)
@@ -188,34 +223,124 @@ def test_the_head_is_what_the_hub_s_own_library_reads(out):
         assert card.text.lstrip().startswith("# course: ")
 
 
+def measured(**more):
+    """Figures as `merge.compare` leaves them: two candidates, of which the first was chosen."""
+    rate = evaluate.rate([True] * 19 + [False])
+    one = {"onto": "dequantized", "dtype": "float32", "kl": 9.5e-4, "top1": 0.976, "tokens": 871, "stops": rate,
+           "accuracy": rate, "mb": 538.1}  # fmt: skip
+    other = one | {"dtype": "bfloat16", "kl": 0.0954, "tokens": 872, "accuracy": None}
+    return MERGED | {
+        "onto": "dequantized", "reason": "it stops as often as the trained one", "stops": rate, "accuracy": rate,
+        "trained": {"stops": evaluate.rate([True] * 20)}, "survival": {"bfloat16": {"median": 0.81, "low": 0.6}},
+        "candidates": {"dequantized, float32": one, "dequantized, bfloat16": other}, "adapter": DIGEST,
+    } | more  # fmt: skip
+
+
+def hostile_run(out):
+    stages = {"sft": {"metrics": {"steps": HOSTILE}}, "dpo": {"metrics": {"steps": 20}, "stopped": {"of": HOSTILE}}}
+    words = {"chip": HOSTILE, "versions": {HOSTILE: HOSTILE, "hermes_nb": HOSTILE}, "stages": stages}
+    runs.write_json(out / "run.json", runs.read_json(out / "run.json") | words)
+
+
+def hostile_report(out):
+    candidates = measured()["candidates"]
+    candidates[HOSTILE] = candidates.pop("dequantized, bfloat16")
+    reported(out, measured(reason=HOSTILE, candidates=candidates, survival={HOSTILE: {"median": 1, "low": 0}}))
+    reported(out, {HOSTILE: {"sampled": SAMPLED}}, "evaluate")
+
+
 @pytest.mark.parametrize(
     "plant",
     [
-        lambda r: r.update(title=HOSTILE),
-        lambda r: r.update(name=HOSTILE),
-        lambda r: r["model"].update(base=HOSTILE, template=HOSTILE, revision=HOSTILE),
-        lambda r: r["dpo"]["train"][0].update(path=HOSTILE.replace("/", "")),
-        lambda r: r.update(overrides=[f"title={HOSTILE}"], variant=HOSTILE, scale=HOSTILE),
-        lambda r: r["dpo"].update(schedule=HOSTILE),
+        lambda out: change(out, lambda r: r.update(title=HOSTILE)),
+        lambda out: change(out, lambda r: r.update(name=HOSTILE)),
+        lambda out: change(out, lambda r: r["model"].update(template=HOSTILE, revision=HOSTILE)),
+        lambda out: change(out, lambda r: r["dpo"]["train"][0].update(path=HOSTILE.replace("/", ""))),
+        lambda out: change(out, lambda r: r.update(overrides=[f"title={HOSTILE}"], variant=HOSTILE, scale=HOSTILE)),
+        lambda out: recorded(out, trained_in=HOSTILE, adapters=[{"name": HOSTILE, "sha256": DIGEST},
+                                                                {"name": "dpo", "sha256": DIGEST}]),
+        hostile_run,
+        hostile_report,
     ],
-)
+)  # fmt: skip
 def test_hostile_words_break_neither_head_nor_table(out, plant):
     """A title with a line of dashes would end the head, a bar would shift a table, a tag would run in a browser."""
+    reported(reported(recorded(out), measured()), {"dpo": {"sampled": SAMPLED}}, "evaluate")
+    before = {adapter: publish.card(out, adapter=adapter) for adapter in (False, True)}
+    plant(out)
+    for adapter, was in before.items():
+        text = publish.card(out, adapter=adapter)
+        assert adapter or text != was
+        assert ModelCard(text).data.to_dict().items() >= head(was).items()
+        known = [line.split()[0] for line in was.split("\n") if line.startswith(("#", "```"))]
+        assert [line.split()[0] for line in text.split("\n") if line.startswith(("#", "```"))] == known
+        assert text.split("\n").count("---") == 2
+        html = mistune.create_markdown(escape=False, plugins=["table"])(text.split("---\n", 2)[2])
+        assert "<script" not in html
+        assert "<a " not in html
+        rows = [line.replace("\\|", "") for line in text.split("\n") if line.startswith("| ")]
+        assert {row.count("|") for row in rows} == {7}
+
+
+def test_a_hostile_base_is_no_base_of_the_hub(out):
+    """What the head says is what the hub links to."""
     before = publish.card(out)
-    change(out, plant)
+    change(out, lambda r: r["model"].update(base=HOSTILE))
     text = publish.card(out)
-    known = {k: v for k, v in head(before).items() if not k.startswith("base_model")}
-    assert ModelCard(text).data.to_dict().items() >= (known | {"license": head(text)["license"]}).items()
-    assert head(text)["license"] in ("apache-2.0", "unknown")
-    for part in ("```", "# ", "---", "| "):
-        assert [x.startswith(part) for x in text.split("\n")].count(True) == [
-            x.startswith(part) for x in before.split("\n")
-        ].count(True), part
+    assert head(text) == {k: v for k, v in head(before).items() if not k.startswith("base_model")}
     html = mistune.create_markdown(escape=False, plugins=["table"])(text.split("---\n", 2)[2])
     assert "<script" not in html
-    assert "<a " not in html
-    rows = [line.replace("\\|", "") for line in text.split("\n") if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {7}
+
+
+@pytest.mark.parametrize(
+    "plant", [{"seed": HOSTILE}, {"lora": {"r": HOSTILE}}, {"evaluate": {"questions": HOSTILE}}, {"merge": HOSTILE}]
+)
+def test_a_recipe_that_is_none_is_refused(out, plant):
+    """Words in place of its numbers would stand in the card as they are."""
+    change(out, lambda r: r.update(plant))
+    with pytest.raises(RecipeProblem, match=r"recipe\.yaml"):
+        publish.card(out)
+
+
+@pytest.mark.parametrize("metrics", [{"kl": 1}, {"kl": "x"}, MERGED | {"tokens": "<b>"}, "x", None])
+def test_a_damaged_report_is_said(out, metrics):
+    """A traceback names our code in place of the file."""
+    reported(out, metrics)
+    with pytest.raises(FileProblem, match=r"run that stage again"):
+        publish.card(out)
+
+
+def test_the_figures_are_those_of_the_merge_that_leaves(out):
+    """The run's report may be of an earlier adapter, or of another way to merge."""
+    missing = "How faithful the merge is was not measured"
+    recorded(reported(out, measured()))
+    assert "n = 871 held-out tokens: KL 9.5e-04" in publish.card(out)
+    recorded(out, dtype="bfloat16")
+    text = publish.card(out)
+    assert "(onto the dequantized base, bfloat16) against base and adapter in 4 bits, n = 872" in text
+    assert "Why this one" not in text
+    assert "Accuracy on held-out pairs" not in text  # that candidate's was not measured
+    recorded(out, dtype="float16")
+    assert missing in publish.card(out)
+    recorded(out)
+    for wrong in (measured(adapter="cd" * 32), MERGED):
+        reported(out, wrong)
+        assert missing in publish.card(out, last="dpo")
+
+
+@pytest.mark.parametrize(
+    ("source", "licence"),
+    [
+        ("pku_saferlhf", None), ("ultrachat", None), ("ultrafeedback_binarized_preferences", None),
+        ("ultrafeedback", "apache-2.0"),
+    ],
+)  # fmt: skip
+def test_the_head_states_no_licence_that_the_data_may_not_allow(out, source, licence):
+    """A tool reads the head alone, and "apache-2.0" there permits what the data's licence forbids."""
+    one = {"source": source, "path": None}
+    change(out, lambda r: r["dpo"].update(train=[r["dpo"]["train"][0] | one]))
+    assert head(publish.card(out)).get("license") == licence
+    assert head(publish.card(out, last="sft"))["license"] == "apache-2.0"
 
 
 def test_the_card_says_where_every_row_comes_from_and_under_which_licence(out):
@@ -249,16 +374,7 @@ def test_the_card_says_how_the_run_was_made(out):
 
 def test_the_card_compares_the_ways_to_merge(out):
     """One figure alone does not say that the chosen merge was the better one."""
-    rate = evaluate.rate([True] * 19 + [False])
-    one = {"onto": "dequantized", "dtype": "float32", "kl": 9.5e-4, "top1": 0.976, "tokens": 871, "stops": rate,
-           "accuracy": rate, "mb": 538.1}  # fmt: skip
-    other = one | {"dtype": "bfloat16", "kl": 0.0954, "accuracy": None}
-    merge = MERGED | {
-        "onto": "dequantized", "reason": "it stops as often as the trained one", "stops": rate, "accuracy": rate,
-        "trained": {"stops": evaluate.rate([True] * 20)}, "survival": {"bfloat16": {"median": 0.81, "low": 0.6}},
-        "candidates": {"dequantized, float32": one, "dequantized, bfloat16": other},
-    }  # fmt: skip
-    text = publish.card(out, merge=merge)
+    text = publish.card(reported(out, measured()))
     for part in (
         "Why this one: it stops as often as the trained one",
         "| dequantized, float32 | 9.5e-04 | 97.6% | 95% | 95% | 538 |",
@@ -278,17 +394,25 @@ def test_the_card_shows_how_to_ask(out):
         assert f"`{stop}`" in text
         compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
     assert "from peft" not in merged
+    assert 'name = "{user}/SmolLM2-135M-Instruct-dpo"' in merged
     assert 'name = "ann/x"' in adapter
-    assert 'AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")' in adapter
+    assert (
+        'AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct", quantization_config=nf4)'
+        in adapter
+    )
+    assert 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True' in adapter
+    assert "how much its answers differ on a base in another number format was not measured" in adapter
     assert "pairs.jsonl" not in adapter
     assert "How faithful the merge is was not measured" in merged
     assert "How faithful" not in adapter
+    change(out, lambda r: r["model"].update(base="some/model", revision="abc123"))
+    assert '"some/model", revision="abc123", quantization_config=nf4)' in publish.card(out, adapter=True)
 
 
 @pytest.mark.parametrize(
     "name",
     ["model.py", "notes.txt", "data.parquet", "model.gguf", "trainer_state.json", "run.sh", "weights.SAFETENSORS",
-     "history.jsonl", "sub/scheduler.xyz", "noext"],
+     "history.jsonl", "sub/scheduler.xyz", "noext", "notes.json", "begun.json", "run.json", "training_args.json"],
 )  # fmt: skip
 def test_only_the_files_of_a_model_may_leave(tmp_path, name):
     """What a list of bad endings forgets is published."""
@@ -301,8 +425,11 @@ def test_only_the_files_of_a_model_may_leave(tmp_path, name):
 
 def test_the_files_of_a_model_may(tmp_path):
     """All that transformers and PEFT write, in the forms of several tokenizers."""
-    names = ["config.json", "special_tokens_map.json", "model.safetensors.index.json", "vocab.json"]
-    for name in names:
+    names = (
+        "config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens", "vocab",
+        "model.safetensors.index", "adapter_config", "merge", "preprocessor_config", "processor_config",
+    )  # fmt: skip
+    for name in (f"{name}.json" for name in names):
         runs.write_json(tmp_path / name, {"a": 1})
     for name in ("README.md", "chat_template.jinja", "merges.txt", "vocab.txt", "LICENSE"):
         (tmp_path / name).write_text("a b\n")
@@ -335,14 +462,41 @@ def test_json_is_read_as_its_readers_read_it(tmp_path):
     """Escapes hide a word from a search in the text, and a file that is no JSON loads nowhere."""
     secret = "h" + "f_" + "aB3" * 12
     hidden = "".join(f"\\u{ord(c):04x}" for c in secret)
-    (tmp_path / "a.json").write_text(f'{{"fine": 1,\n "k": ["{hidden}"]}}')
-    runs.write_json(tmp_path / "b.json", {"fine": 1, "base": "C:\\Users\\ann"})
-    (tmp_path / "c.json").write_text('{"half": ')
-    (tmp_path / "d.json").write_text("[" * 100_000)
+    (tmp_path / "added_tokens.json").write_text(f'{{"fine": 1,\n "k": ["{hidden}"]}}')
+    runs.write_json(tmp_path / "config.json", {"fine": 1, "base": "C:\\Users\\ann"})
+    (tmp_path / "merge.json").write_text('{"half": ')
+    (tmp_path / "tokenizer.json").write_text("[" * 100_000)
     assert publish.findings(tmp_path) == [
-        "a.json: a Hugging Face token.", "b.json, line 3: a path of a machine.",
-        "c.json: not readable as JSON. Write it anew.", "d.json: not readable as JSON. Write it anew.",
+        "added_tokens.json: a Hugging Face token.", "config.json, line 3: a path of a machine.",
+        "merge.json: not readable as JSON. Write it anew.", "tokenizer.json: not readable as JSON. Write it anew.",
     ]  # fmt: skip
+
+
+LOCAL = (
+    "/opt/x", "/srv/x", "/work/x", "/media/ann/x", "/storage/x", "/dbfs/x", "/private/tmp/x", "/teamspace/x",
+    "../models/x", "~/models/x", "D:/models/x", "\\\\server\\share\\x", "runs/c/base", "./x", "x/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["base_model_name_or_path", "_name_or_path", "name_or_path"])
+def test_a_config_names_a_model_not_a_place(tmp_path, key):
+    """Paths have too many forms for a list of them; names have one."""
+    for path in LOCAL:
+        runs.write_json(tmp_path / "adapter_config.json", {"deep": [{key: path}]})
+        (found,) = publish.findings(tmp_path)
+        assert "a path of a machine." in found, path
+    for name in ("owner/name-7B.v0_1", "name", "", None):
+        runs.write_json(tmp_path / "adapter_config.json", {key: name})
+        assert publish.findings(tmp_path) == [], name
+
+
+@pytest.mark.parametrize("key", ["token", "hub_token", "PASSWORD", "secret", "api_key"])
+def test_a_value_under_the_name_of_a_secret_is_one(tmp_path, key):
+    """Its shape may be anything; tokenizers name their tokens otherwise."""
+    runs.write_json(tmp_path / "config.json", {"deep": [{key: "Tr0ub4dor"}]})
+    assert publish.findings(tmp_path) == [f"config.json, {key}: a secret."]
+    runs.write_json(tmp_path / "config.json", {key: "", "bos_token": "<s>", "eos_token": "</s>", "use": {key: None}})
+    assert publish.findings(tmp_path) == []
 
 
 def test_a_vocabulary_is_no_list_of_paths_but_may_hide_a_key(tmp_path):
@@ -385,13 +539,14 @@ def test_a_key_in_a_file_that_may_not_leave_is_still_told(tmp_path):
 def test_links_that_lead_out_are_refused_and_not_read(tmp_path):
     """A link in a folder publishes what it points to."""
     folder, secret = tmp_path / "model", tmp_path / "secret.json"
-    folder.mkdir()
-    secret.write_text("{}")
-    (folder / "real.json").write_text("{}")
-    (folder / "inside.json").symlink_to(folder / "real.json")
+    (folder / ".hidden").mkdir(parents=True)
+    for file in (secret, folder / "config.json", folder / ".hidden" / "config.json", folder / ".env"):
+        file.write_text("{}")
+    (folder / "vocab.json").symlink_to(folder / "config.json")
     assert publish.findings(folder) == []
-    (folder / "outside.json").symlink_to(secret)
-    (folder / "broken.json").symlink_to(tmp_path / "gone.json")
-    (folder / "way").symlink_to(tmp_path, target_is_directory=True)
+    links = {"added_tokens.json": secret, "merge.json": tmp_path / "gone.json", "tokenizer.json": folder / ".env",
+             "tokenizer_config.json": folder / ".hidden" / "config.json", "way": tmp_path}  # fmt: skip
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
     said = "a link that leads out of the folder; put the file itself there."
-    assert publish.findings(folder) == [f"{name}: {said}" for name in ("broken.json", "outside.json", "way")]
+    assert publish.findings(folder) == [f"{name}: {said}" for name in links]

@@ -232,7 +232,8 @@ def test_vllm_is_told_the_number_format(merged, tmp_path, stored, served):
 
 def test_a_request_reaches_the_template_as_transformers_serve_takes_it(merged):
     """The server rewrites messages before it renders them: what it hands to the template must be what was sent."""
-    serving = pytest.importorskip("transformers.cli.serving.utils")
+    from transformers.cli.serving import utils as serving
+
     folder, trained = merged
     for messages in TALKS.values():
         request = json.loads(json.dumps(elsewhere.openai_request(str(folder), messages)))
@@ -243,8 +244,6 @@ def test_a_request_reaches_the_template_as_transformers_serve_takes_it(merged):
 @pytest.fixture
 def server(merged, monkeypatch):
     """`transformers serve FOLDER` on loopback, and the ids that its model was given."""
-    pytest.importorskip("fastapi")
-    pytest.importorskip("openai")
     import uvicorn
     from transformers import GenerationMixin
     from transformers.cli.transformers import app

@@ -72,6 +72,14 @@ def test_a_value_that_other_programs_trip_over_is_named(folder, file, values, sa
     assert any(line.startswith(said) for line in layout.layout_problems(folder)), layout.layout_problems(folder)
 
 
+@pytest.mark.parametrize("ends", [2, [2], [2, 4], [4, 2]])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_the_stop_token_may_stand_beside_others(folder, name, ends):
+    """A merge writes the template's stop token and what ended the base's answers: a list is no problem."""
+    change(folder / name, eos_token_id=ends)
+    assert layout.layout_problems(folder) == []
+
+
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"])
 def test_a_missing_file_is_named(folder, name):
     """A folder without it fails in another program, with that program's message."""
@@ -80,7 +88,7 @@ def test_a_missing_file_is_named(folder, name):
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", layout.INDEX])
-@pytest.mark.parametrize("text", ["", "[]", '{"a": '])
+@pytest.mark.parametrize("text", ["", "[]", '{"a": ', "[" * 100_000], ids=["empty", "list", "cut", "deep"])
 def test_a_damaged_file_is_named(folder, name, text):
     """A copy that broke off must not end the check with a traceback."""
     (folder / name).write_text(text)
@@ -162,7 +170,7 @@ def mistral(folder):
 def test_a_llama_tokenizer_that_lost_legacy_is_named(mistral):
     """transformers 5.23 does not save `legacy`: loaded again, the word after a control token has other ids.
 
-    When this fails because saving keeps it, the trap is gone: `_cutting` can go, too.
+    When this fails because saving keeps it, the trap is gone: `_cutting` can go, and the class in `models.plain_class`.
     """
     from transformers import AutoTokenizer
 

@@ -50,6 +50,7 @@ def _add_models(commands) -> None:
     merge.add_argument("--dtype", default="auto", help="auto, bfloat16, float16 or float32")
     merge.add_argument("--max-shard-size", default="2GB")
     merge.add_argument("--revision", help="commit of a hub base")
+    merge.add_argument("--template", help="chat template where the adapter has no tokenizer: chatml or zephyr")
 
     export = commands.add_parser("export", help="what would be published of a run, with its card; --push sends it")
     export.add_argument("run", type=Path, help="run directory, such as runs/course")

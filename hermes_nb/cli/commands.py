@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from hermes_nb.errors import RecipeProblem
@@ -44,12 +45,33 @@ def run(args) -> int:
 
 
 def merge(args) -> int:
-    """Merge an adapter, or a chain of them, into its base."""
+    """Merge an adapter, or a chain of them, into its base; what was left open is told with its reason."""
     from hermes_nb import merge
 
     adapter = [args.adapter, *args.then] if args.then else args.adapter
-    print(merge.merge(args.base, adapter, args.out, args.onto, args.dtype, args.max_shard_size, args.revision))
+    with _bar("merge") as watch:
+        out = merge.merge(args.base, adapter, args.out, args.onto, args.dtype, args.max_shard_size, args.revision,
+                          args.template, watch)  # fmt: skip
+    print(out)
+    if "auto" in (args.onto, args.dtype):
+        last = args.then[-1] if args.then else args.adapter
+        print(f"hermes_nb: {merge.choose(last, args.onto, args.dtype).reason}", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _bar(what: str):
+    """A function of (bytes done, bytes in all, name) that draws a bar where stderr is a terminal, else nothing."""
+    from tqdm import tqdm
+
+    # what is done already, as when the folder stands there, leaves no bar
+    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def watch(done: int, total: int, name: str) -> None:
+            bar.total, bar.leave = total, True
+            bar.update(done - bar.n)
+
+        yield watch
 
 
 def export(args) -> int:
@@ -59,12 +81,25 @@ def export(args) -> int:
     if args.push and args.to:
         raise RecipeProblem("--to is for the dry run; give either --to or --push.")
     folder = publish.exported(args.run, args.what)
-    place = None if args.push else args.to or args.run / "export" / args.what
-    if place and not args.to:
-        shutil.rmtree(place, ignore_errors=True)  # our own, made anew
+    ours = args.run / "export" / args.what  # made anew each time
+    place = None if args.push else args.to or ours.with_name(f".{args.what}.new")
+    if not (args.push or args.to):
+        shutil.rmtree(place, ignore_errors=True)
     told = publish.push(folder, args.repo, args.run, private=not args.public, dry_run=place)
-    print(publish.text(told))
+    print(publish.text(told if args.push or args.to else _in_place(told, place, ours, folder)))
     return 0
+
+
+def _in_place(told, made: Path, place: Path, model: Path):
+    """Put the new export where the old one is; a card that reads otherwise there may be somebody's work and stays."""
+    card, notes = place / "README.md", told.notes
+    if card.is_file() and card.read_bytes() != (made / "README.md").read_bytes():
+        shutil.copyfile(card, made / "README.md")
+        note = f"README.md: as it stood in {place}, other than written from the run; to publish it, copy it to {model}."
+        notes = (*notes, f"{note} Delete it to have it written.")
+    shutil.rmtree(place, ignore_errors=True)
+    made.rename(place)
+    return dataclasses.replace(told, where=str(place), notes=notes)
 
 
 def evaluate(args) -> int:

@@ -6,7 +6,7 @@ than a DPO-sized delta. Lesson: 04_merge.
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -30,7 +30,7 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "_from_model_
 
 
 def merge(
-    base: str, adapter: Path | str | Iterable[Path | str], out: Path | str, onto: str = "auto", dtype: str = "auto",
+    base: str, adapter: Path | str | Sequence[Path | str], out: Path | str, onto: str = "auto", dtype: str = "auto",
     max_shard_size: str | int = "2GB", revision: str | None = None, template: str | None = None,
     watch: work.Watch = lambda done, total, name: None,
 ) -> Path:  # fmt: skip
@@ -38,21 +38,18 @@ def merge(
 
     `base` is `builtin`, a folder or a hub name. `adapter` is a folder, or a chain of them, each trained on the one
     before (a stage that went on training the same adapter, as ours do, is one folder). `onto` is `dequantized` (the
-    weights that the adapter was trained on) or `original`; `dtype` is the saved format; `auto` takes what
-    `compare` chose for this adapter, else the rule of `choice`. `watch(done, total, name)` is told the bytes written.
-
-    Nothing is written before base and adapter are found whole and fitting. The work is done in a hidden folder beside
-    `out` and renamed: `out` is whole or absent, a call after a kill goes on, and a call for what stands there already
-    returns. Needs memory for the largest tensor a few times over, and the disk for the result. The tokenizer is the one
-    beside the adapter; where there is none, the base's with our chat template `template`. Returns `out`.
+    weights that the adapter was trained on) or `original`; `dtype` is the saved format; `auto` takes what `compare`
+    chose for this adapter, else the rule of `choice`. `watch(done, total, name)` is told the bytes written.
+    Nothing is written before base and adapter are found whole and fitting. The work is done in a hidden folder and
+    renamed: `out` is whole or absent, a call after a kill goes on, and a call for what stands there already returns.
+    Needs memory for the largest tensor a few times over, and the disk for the result. The tokenizer is the one beside
+    the adapter; where there is none, the base's with our chat template `template`. Returns `out`.
     Raises RecipeProblem for unknown words and kinds of adapter that cannot be merged, FileProblem for what is damaged,
-    does not fit, or when `out` is taken, ResourceProblem when the disk is too small.
+    does not fit, or when `out` is taken, ResourceProblem when the disk is too small, RunProblem when it is in use.
     """
-    if onto not in ONTO or dtype not in DTYPES:
-        raise RecipeProblem(f"merge: onto is one of {', '.join(ONTO)}; dtype is one of {', '.join(DTYPES)}.")
+    if onto not in ONTO or dtype not in DTYPES or not adapter:
+        raise RecipeProblem(f"merge: onto is one of {', '.join(ONTO)}, dtype of {', '.join(DTYPES)}; name an adapter.")
     adapters = [Path(a) for a in ([adapter] if isinstance(adapter, (str, Path)) else adapter)]
-    if not adapters:
-        raise RecipeProblem("merge: no adapter was named.")
     for each in adapters:
         models.check_adapter(each)
     place = Path(out).resolve()

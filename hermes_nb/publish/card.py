@@ -1,12 +1,13 @@
 """The model card: what a run did and measured, as Markdown with the YAML head that the hub reads. Lesson: 04_merge."""
 
+import json
 from pathlib import Path
 
 import yaml
 
-from hermes_nb import runs, templates
+from hermes_nb import recipes, runs, templates
 from hermes_nb.errors import FileProblem
-from hermes_nb.publish import figures, origins
+from hermes_nb.publish import figures, origins, record
 from hermes_nb.publish.markdown import code, plain, table
 from hermes_nb.publish.origins import Base
 
@@ -22,13 +23,21 @@ out = model.generate(**inputs, max_new_tokens=128)
 print(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 """
-LOADING = "tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModelForCausalLM.from_pretrained(name)"
-ADAPTER_USE = MERGED_USE.replace("from transformers", "from peft import PeftModel\nfrom transformers").replace(
-    LOADING,
-    "tokenizer = AutoTokenizer.from_pretrained(name)\n"
-    'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
-    "model = PeftModel.from_pretrained(base, name)",
-)
+ADAPTER_USE = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+name = "{name}"  # OWNER/NAME on the hub, or the folder
+nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+tokenizer = AutoTokenizer.from_pretrained(name)
+base = AutoModelForCausalLM.from_pretrained("{base}", {revision}quantization_config=nf4)
+model = PeftModel.from_pretrained(base, name)
+messages = [{{"role": "user", "content": "Why does bread rise?"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+out = model.generate(**inputs.to(model.device), max_new_tokens=128)
+print(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
 LIMITS = """- What was taught is the form of an answer. Nothing here says that its facts are right; check them.
 - {figures}
 - It was not tested for safety, for bias, or in other languages than that of its data.
@@ -37,32 +46,44 @@ LIMITS = """- What was taught is the form of an answer. Nothing here says that i
 
 
 def card(
-    out: Path | str, merge: dict | None = None, *, adapter: bool = False, last: str | None = None,
-    name: str | None = None, folder: Path | str | None = None,
+    out: Path | str, *, adapter: bool = False, last: str | None = None, name: str | None = None,
+    folder: Path | str | None = None,
 ) -> str:  # fmt: skip
     """A model card in Markdown from the run directory `out`: use, base, data, stages, settings, figures, limits.
 
-    Reads `recipe.yaml`, `run.json`, `format/audit.json` and `reports/`. `merge` are figures of
-    `merge.compare_folders`, where the merge was made outside the pipeline; they may hold `stops`, a rate of
-    `evaluate.rate` for greedy answers. `adapter` makes it the card of an adapter instead of the merged model, `last`
-    names the last stage in it (`sft` or `dpo`, the default), `name` is what the example loads, and `folder` (default
-    `out/merged`) holds the merged model's `merge.json`. What was not measured or recorded is said to be so; data files
-    and a local base appear by name, not by path.
-    Raises FileProblem when `out` is no run directory.
+    Reads `recipe.yaml`, `run.json`, `format/audit.json` and `reports/`. `adapter` makes it the card of an adapter
+    instead of the merged model, `last` names the last stage in it (`sft` or `dpo`; default: that of the merge, else
+    the recipe's), `name` is what the example loads, and `folder` (default `out/merged`) holds the merged model's
+    `merge.json`. What was not measured or recorded is said to be so, and a report of another merge is not quoted; data
+    files and a local base appear by name, not by path.
+    Raises RecipeProblem when `out` is no run directory, FileProblem when its files are damaged or the merged model is
+    not of this run.
     """
     out = Path(out)
-    recipe, run = runs.read_yaml(out / "recipe.yaml"), runs.read_json(out / "run.json")
-    found = _metrics(out, run) | ({"merge": merge} if merge else {})
-    stages = [s for s in ("sft", "dpo") if recipe.get(s) and (s == "sft" or last != "sft")]
+    recipe, run = recipes.read(out / "recipe.yaml").to_dict(), runs.read_json(out / "run.json")
+    folder = None if adapter else Path(folder) if folder else out / "merged"
+    told = record.read(folder) if folder else None
+    last = last or (record.last_stage(folder, False, out) if folder else "")
+    try:
+        found = _metrics(out, run)
+        found["merge"] = record.figures(told, found.get("merge") or {})
+        return _text(out, recipe, run, found, told, adapter, origins.stages(recipe, last), name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise FileProblem(
+            f"{out}: run.json or a file in reports is damaged ({error!r}); run that stage again."
+        ) from error
+
+
+def _text(out, recipe: dict, run: dict, found: dict, told, adapter: bool, stages: list[str], name: str | None) -> str:
+    """The card from what was read."""
     base = origins.base(recipe["model"]["base"])
-    name = name or origins.repo_name(base, stages[-1], adapter)
+    name = name or f"{origins.USER}/{origins.repo_name(base, stages[-1], adapter)}"
     return "\n".join(
         [
-            _front(base, stages, recipe, adapter),
+            _front(base, stages, recipe, adapter, out),
             f"# {plain(origins.last(recipe['name']))}: {plain(recipe['title'])}\n",
             *_what(base, stages, recipe, run, adapter), *_use(base, recipe, adapter, name),
-            *_origin(base, recipe, stages, out), *_settings(recipe, stages, found),
-            *([] if adapter else _weights(Path(folder) if folder else out / "merged")),
+            *_origin(base, recipe, stages, out), *_settings(recipe, stages, found), *_weights(told),
             *figures.measured(recipe, run, found, adapter), *_limits(found, adapter),
         ]
     )  # fmt: skip
@@ -72,13 +93,17 @@ def _metrics(out: Path, run: dict) -> dict:
     """Every stage's metrics, and whether it was stopped: from the run's own file and its reports."""
     found = {name: stage["metrics"] | (stage.get("stopped") or {}) for name, stage in run["stages"].items()}
     reports = [p for name in ("merge", "evaluate") if (p := out / "reports" / f"{name}.json").is_file()]
-    return found | {p.stem: runs.read_json(p)["metrics"] for p in reports}
+    return found | {p.stem: record.metrics(p) for p in reports}
 
 
-def _front(base: Base, stages: list[str], recipe: dict, adapter: bool) -> str:
-    """The YAML head. The hub refuses a base that is no name of its own, so a local one is named in the text alone."""
+def _front(base: Base, stages: list[str], recipe: dict, adapter: bool, out: Path) -> str:
+    """The YAML head. The hub refuses a base that is no name of its own, so a local one is named in the text alone.
+
+    It states a licence only where that of the base is known and none of the data's forbids something or is unknown.
+    """
+    doubtful = base.licence == origins.UNKNOWN or origins.doubts(recipe, stages, out)
     head = {"base_model": base.hub, "base_model_relation": "adapter" if adapter else "finetune"} if base.hub else {}
-    head |= {"license": base.licence, "library_name": "peft" if adapter else "transformers"}
+    head |= {"license": None if doubtful else base.licence, "library_name": "peft" if adapter else "transformers"}
     head |= {"pipeline_tag": "text-generation", "datasets": origins.hub_sets(recipe, stages)}
     head["tags"] = [*stages, "qlora", *(["lora"] if adapter else []), "hermes_nb"]
     return f"---\n{yaml.safe_dump({k: v for k, v in head.items() if v}, sort_keys=False)}---\n"
@@ -115,8 +140,13 @@ def _use(base: Base, recipe: dict, adapter: bool, name: str) -> list[str]:
     ]
     if not adapter:
         return [*lines, MERGED_USE.format(name=name)]
-    lines.append(ADAPTER_USE.format(name=name, base=base.hub or "FOLDER/OF/THE/BASE"))
-    lines.append("It was trained on the base in NF4; on a base in another number format its answers differ a little.\n")
+    at = recipe["model"]["revision"]
+    pinned = f"revision={json.dumps(at)}, " if at and base.hub else ""
+    lines.append(ADAPTER_USE.format(name=name, base=base.hub or "FOLDER/OF/THE/BASE", revision=pinned))
+    lines.append(
+        "It was trained on the base in NF4; how much its answers differ on a base in another number format was not "
+        "measured.\n"
+    )
     if not base.hub:
         lines.append(f"Its base, {code(base.name)}, is not on the hub under that name: without that folder, no use.\n")
     return lines
@@ -150,23 +180,20 @@ def _settings(recipe: dict, stages: list[str], found: dict) -> list[str]:
             )
             continue
         settings = ", ".join(f"{k} {plain(recipe[name][k])}" for k in SHOWN if k in recipe[name])
-        steps = f"; {found[name]['steps']} steps" if "steps" in found[name] else ""
-        steps += f" of {found[name]['of']}: stopped early" if "of" in found[name] else ""
+        steps = f"; {plain(found[name]['steps'])} steps" if "steps" in found[name] else ""
+        steps += f" of {plain(found[name]['of'])}: stopped early" if "of" in found[name] else ""
         lines.append(f"- **{name}**: {shape}; {settings}{steps}")
     return [*lines, ""]
 
 
-def _weights(folder: Path) -> list[str]:
+def _weights(told: record.Record | None) -> list[str]:
     """What `merge.json` says of the merged file: from which adapters, onto what, how large."""
-    try:
-        told = runs.read_json(folder / "merge.json")
-    except FileProblem:
+    if told is None:
         return []
-    parts = [f"{code(one['name'])} (sha256 {code(one['sha256'][:12])})" for one in told["adapters"]]
+    parts = [f"{code(one.name)} (sha256 {code(one.sha256[:12])})" for one in told.adapters]
     return [
-        f"Merged from {', then '.join(parts)} onto the {plain(told['onto'])} base (trained in "
-        f"{plain(told['trained_in'])}), saved as {plain(told['dtype'])}: {told['parameters']:,} parameters, "
-        f"{told['bytes'] / 1e6:,.0f} MB.\n"
+        f"Merged from {', then '.join(parts)} onto the {plain(told.onto)} base (trained in {plain(told.trained_in)}), "
+        f"saved as {plain(told.dtype)}: {told.parameters:,} parameters, {told.bytes / 1e6:,.0f} MB.\n"
     ]
 
 

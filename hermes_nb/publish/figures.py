@@ -10,14 +10,16 @@ def measured(recipe: dict, run: dict, stages: dict, adapter: bool) -> list[str]:
     """The lines of the section `Measured`: merge, answers, machine. `stages` maps a stage to its metrics."""
     lines = ["## Measured\n"]
     if not adapter:
-        lines += _merge(stages["merge"]) if "merge" in stages else ["How faithful the merge is was not measured.\n"]
+        lines += _merge(stages["merge"]) if stages.get("merge") else ["How faithful the merge is was not measured.\n"]
     if "evaluate" in stages:
         how = recipe["evaluate"]
         note = (
             f"Answers to {how['questions']} held-out questions, {how['samples']} each at temperature "
             f"{how['temperature']:g}, at most {how['max_new_tokens']} tokens; 95 % intervals."
         )
-        lines.append(evaluate.markdown({"metrics": stages["evaluate"], "note": note}) + "\n")
+        lines.append(
+            evaluate.markdown({"metrics": {plain(k): v for k, v in stages["evaluate"].items()}, "note": note}) + "\n"
+        )
     else:
         lines.append("Sampled answers (styles, stop rate) were not measured in this run.\n")
     versions = ", ".join(f"{k} {v}" for k, v in (run.get("versions") or {}).items()) or "versions not recorded"
@@ -28,8 +30,8 @@ def measured(recipe: dict, run: dict, stages: dict, adapter: bool) -> list[str]:
 def counted(stages: dict, adapter: bool) -> str:
     """On how many answers or tokens the figures rest, in words."""
     if "evaluate" in stages:
-        return f"{max(m['sampled']['card']['n'] for m in stages['evaluate'].values())} answers"
-    return f"{stages['merge']['tokens']} tokens" if "merge" in stages and not adapter else ""
+        return f"{max(m['sampled']['card']['n'] for m in stages['evaluate'].values()):d} answers"
+    return f"{stages['merge']['tokens']:d} tokens" if stages.get("merge") and not adapter else ""
 
 
 def _merge(m: dict) -> list[str]:
@@ -37,8 +39,8 @@ def _merge(m: dict) -> list[str]:
     onto = f"onto the {plain(m['onto'])} base, " if "onto" in m else ""
     without = f" ({m['kl_without_adapter']:.1e} without the adapter)" if "kl_without_adapter" in m else ""
     lines = [
-        f"Merged ({onto}{plain(m['dtype'])}) against base and adapter in 4 bits, n = {m['tokens']} held-out tokens: KL "
-        f"{m['kl']:.1e} nats a token{without}, likeliest token the same in {m['top1']:.1%}.\n"
+        f"Merged ({onto}{plain(m['dtype'])}) against base and adapter in 4 bits, n = {m['tokens']:d} held-out tokens: "
+        f"KL {m['kl']:.1e} nats a token{without}, likeliest token the same in {m['top1']:.1%}.\n"
     ]
     if m.get("reason"):
         lines.append(f"Why this one: {plain(m['reason'])}\n")
@@ -61,7 +63,7 @@ def _trained(m: dict, key: str) -> str:
 
 
 def _rate(rate: dict) -> str:
-    return f"{rate['value']:.0%} ({rate['low']:.0%} to {rate['high']:.0%}, 95 % interval), n = {rate['n']}"
+    return f"{rate['value']:.0%} ({rate['low']:.0%} to {rate['high']:.0%}, 95 % interval), n = {rate['n']:d}"
 
 
 def _candidate(name: str, one: dict) -> dict:

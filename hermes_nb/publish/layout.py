@@ -76,7 +76,7 @@ def read_json(path: Path) -> dict:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FileProblem(f"{path.name}: missing in {path.parent}; merge the model again.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileProblem(f"{path.name}: no JSON ({error}); merge the model again.") from error
     if not isinstance(found, dict):
         raise FileProblem(f"{path.name}: holds no object; merge the model again.")

@@ -12,6 +12,8 @@ from hermes_nb.runtime import find_file, samples_dir
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 BUILTIN_HUB = f"HuggingFaceTB/{NAME}"
 UNKNOWN = "unknown"
+USER = "{user}"  # stands for the user's name where nobody was asked for it
+DOUBTFUL = re.compile(r"\b(nc|none|unknown|non-?commercial|no commercial)\b", re.I)
 # licences of bases that the recipes use, as their cards state them
 BASES = {
     BUILTIN_HUB: "apache-2.0",
@@ -72,6 +74,17 @@ def repo_name(base: Base, last: str, adapter: bool) -> str:
 def last(text: str) -> str:
     """The last part of a path, whatever its slashes."""
     return str(text).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def stages(recipe: dict, last: str) -> list[str]:
+    """The recipe's stages up to `last`; all of them where that is not known."""
+    return [s for s in ("sft", "dpo") if recipe[s] and (s == "sft" or last != "sft")]
+
+
+def doubts(recipe: dict, stages: list[str], out: Path) -> dict[str, str]:
+    """What was trained on under a licence that is not known or forbids commercial use: its name to that licence."""
+    rows = [r for r in data(recipe, stages, out) if r["split"] == "train"]
+    return {r["name"]: r["licence"] for r in rows if DOUBTFUL.search(r["licence"])}
 
 
 def data(recipe: dict, stages: list[str], out: Path) -> list[dict]:

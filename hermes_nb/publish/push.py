@@ -1,5 +1,6 @@
 """A folder to the Hugging Face hub, or to a dry run that holds the very same files. Lesson: 04_merge."""
 
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -9,17 +10,19 @@ from pathlib import Path
 from hermes_nb import __version__
 from hermes_nb.errors import FileProblem, NetworkProblem, RecipeProblem
 from hermes_nb.publish import scan, staging
+from hermes_nb.publish.layout import layout_problems
+from hermes_nb.publish.origins import USER
 from hermes_nb.runtime import token
 
-USER = "{user}"
 SETTINGS = "https://huggingface.co/settings/tokens"
-OLD = ("model*.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")  # of a merged model, at the root
 ANSWERS = {
     401: f"it does not accept this token; make one with write access ({SETTINGS}), then `hf auth login` or HF_TOKEN",
     402: "the account's storage or plan does not allow it; look at its billing page",
     403: f"this token may not write there; give it write access ({SETTINGS}), or name a repo of your own",
     404: "it knows no such owner or repo, or this token may not see it; check the name",
     409: "the repo was made or changed meanwhile; call again",
+    412: "the repo was changed meanwhile; look at it, and call again",
     413: "the folder is too large for it; merge with a smaller max_shard_size",
     429: "too many calls; wait a few minutes and call again",
 }
@@ -45,27 +48,34 @@ def push(
     """Publish a merged model (`runs/c/merged`) or an adapter (`runs/c/dpo/adapter`) on the Hugging Face hub.
 
     The folder is put together with its model card (`staging.stage`), scanned (`findings`), and sent in one commit, so
-    that the repo holds all of it or nothing; older weights there are taken out in the same commit. The repo is made if
-    there is none, private unless `private=False`; one that exists keeps its visibility. `repo_id` is OWNER/NAME;
+    that the repo holds all of it or nothing; an older merge's weights are taken out in the same commit, which the notes
+    say. The repo is made if there is none, private unless `private=False`; one that exists keeps its visibility, and
+    one that holds the other kind (an adapter, a merged model) is refused. `repo_id` is OWNER/NAME;
     without it, `USER/MODEL-STAGE` for a merged model (its last stage, such as SmolLM2-135M-Instruct-dpo) and
     `USER/MODEL-STAGE-lora` for an adapter. `run` is the run directory that the card is written from (default: the
     nearest around `folder`). `dry_run=PATH` writes the very folder to PATH and sends nothing; it needs neither network
     nor token, and shows the user's name as {user}.
-    Raises FileProblem listing every finding, before anything is sent; RecipeProblem for a bad name, a missing token or
-    a public repo where `private` was asked for; NetworkProblem when the hub cannot be reached or refuses.
+    Raises FileProblem listing every finding, before anything is sent; RecipeProblem for a bad name, a missing token, a
+    repo of the other kind or a public one where `private` was asked for; NetworkProblem when the hub cannot be reached
+    or refuses.
     """
     what = staging.source(folder, run)
     repo = _checked(repo_id, what.name)
     key = None if dry_run else _token()
+    api = None if dry_run else _client(key)
+    if api and USER in repo:
+        with _friendly("asked who you are", repo, api.endpoint):
+            repo = repo.replace(USER, api.whoami()["name"])
     with _staged(what, Path(dry_run) if dry_run else None) as place:
-        notes = staging.stage(what, place, repo if repo_id and USER not in repo else what.name)
-        _refuse(what.folder, scan.findings(what.folder, key), scan.findings(place, key))
+        notes = staging.stage(what, place, repo)
+        _refuse(what.folder, [*scan.unfit(what.folder, key), *scan.findings(place, key)])
+        _refuse(what.folder, [] if what.adapter else layout_problems(place))
         rows = scan.plan(place)
         size = sum(path.stat().st_size for _, path in scan.files(place))
-        if not dry_run:
-            repo, where, private = _send(place, repo, key, private)
-    if dry_run:
         where = str(dry_run)
+        if api:
+            where, private, more = _send(api, place, repo, private, what.adapter)
+            notes += more
     return Pushed(repo, where, tuple(rows), size, private, not dry_run, tuple(notes))
 
 
@@ -110,7 +120,7 @@ def _staged(what: staging.Source, place: Path | None):
     """An empty folder; at the end it becomes `place`, or is gone. On an error nothing is left."""
     if place and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise FileProblem(f"{place}: exists already; delete it, or name another folder for the dry run.")
-    if place and place.absolute().is_relative_to(what.folder.absolute()):
+    if place and place.resolve().is_relative_to(what.folder.resolve()):
         raise FileProblem(f"{place}: lies inside the model's own folder; name one beside it.")
     # weights are hard links, which cannot cross disks: beside the model, or beside the place where they stay
     beside = place.absolute().parent if place else what.folder.absolute().parent
@@ -125,49 +135,67 @@ def _staged(what: staging.Source, place: Path | None):
             shutil.move(folder, place)
 
 
-def _refuse(folder: Path, *found: list[str]) -> None:
-    """Raise FileProblem with every finding, each once."""
-    lines = list(dict.fromkeys(line for lines in found for line in lines))
+def _refuse(folder: Path, lines: list[str]) -> None:
+    """Raise FileProblem with every line, if there is one."""
     if lines:
         raise FileProblem(f"{folder}: not published, {len(lines)} reason(s): {' '.join(lines)}")
 
 
-def _send(place: Path, repo: str, key: str, private: bool) -> tuple[str, str, bool]:
-    """Send the folder in one commit; returns the repo's name, its URL and whether it is private."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub.utils import filter_repo_objects
+def _client(key: str):
+    from huggingface_hub import HfApi
 
-    api = HfApi(token=key, library_name="hermes_nb", library_version=__version__)
-    with _friendly("asked who you are", repo, api.endpoint):
-        repo = repo.replace(USER, api.whoami()["name"]) if USER in repo else repo
+    return HfApi(token=key, library_name="hermes_nb", library_version=__version__)
+
+
+def _send(api, place: Path, repo: str, private: bool, adapter: bool) -> tuple[str, bool, list[str]]:
+    """Send the folder in one commit; returns the repo's URL, whether it is private, and notes."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
     with _friendly("asked for the repo", repo, api.endpoint):
         there = _existing(api, repo)
-    if there and private and not there.private:
-        raise RecipeProblem(
-            f"{repo} exists and is public; nothing was sent. Name another repo, make that one private in its settings, "
-            f"or publish openly (private=False, --public)."
-        )
+    old = [one.rfilename for one in there.siblings or ()] if there else []
+    _suits(repo, there, old, private, adapter)
     if not there:
         with _friendly("asked for a new repo", repo, api.endpoint):
             api.create_repo(repo, private=private)
     names = {name: path for name, path in scan.files(place)}
-    old = [one.rfilename for one in there.siblings or ()] if there else []
-    gone = [name for name in filter_repo_objects(old, allow_patterns=list(OLD)) if name not in names]
+    gone = [name for name in old if WEIGHTS.fullmatch(name) and name not in names]
     steps = [CommitOperationAdd(name, str(path)) for name, path in names.items()]
     with _friendly("were sending", repo, api.endpoint):
         api.create_commit(
             repo, [*(CommitOperationDelete(name, is_folder=False) for name in gone), *steps],
             commit_message=f"{repo.split('/')[1]}, by hermes_nb {__version__}",
+            parent_commit=there.sha if there else None,
         )  # fmt: skip
-    return repo, f"{api.endpoint}/{repo}", there.private if there else private
+    notes = [f"{scan.CARD} there was replaced."] if scan.CARD in old else []
+    notes += [f"older weights there were deleted: {', '.join(gone)}."] if gone else []
+    return f"{api.endpoint}/{repo}", there.private if there else private, notes
+
+
+def _suits(repo: str, there, old: list[str], private: bool, adapter: bool) -> None:
+    """Raise RecipeProblem when the repo that is there should not take this push."""
+    if there and private and not there.private:
+        raise RecipeProblem(
+            f"{repo} exists and is public; nothing was sent. Name another repo, make that one private in its settings, "
+            f"or publish openly (private=False, --public)."
+        )
+    held = [name for name in old if (WEIGHTS.fullmatch(name) if adapter else name in staging.ADAPTER)]
+    if held:
+        kinds = ("a merged model", "an adapter") if adapter else ("an adapter", "a merged model")
+        raise RecipeProblem(
+            f"{repo} holds {kinds[0]} ({held[0]}), and this is {kinds[1]}; nothing was sent. Name another repo "
+            f"(--repo)."
+        )
 
 
 def _existing(api, repo: str):
     """What the hub knows of a repo; None where it knows none."""
-    from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         return api.model_info(repo)
+    except GatedRepoError:  # a kind of the next one, but there is a repo
+        raise
     except RepositoryNotFoundError:
         return None
 
@@ -197,7 +225,10 @@ def _sentence(error: BaseException, doing: str, repo: str, endpoint: str) -> str
     answer = next((e for e in chain if isinstance(e, HfHubHTTPError)), None)
     if answer is not None:
         status = answer.response.status_code
-        why = ANSWERS.get(status, f"it answered {status}; wait a little and call again")
+        if status >= 500:  # a gateway gives up while the hub goes on
+            said = f"{repo}: the hub ({endpoint}) answered {status} while we {doing}."
+            return f"{said} Look at the repo before you call again."
+        why = ANSWERS.get(status, f"it answered {status}; call again")
         return f"{repo}: the hub ({endpoint}) refused while we {doing}: {why}. No commit was made."
     if isinstance(error, ValueError):
         return f"{repo}: the hub refused while we {doing} ({' '.join(str(error).split())[:300]}). No commit was made."

@@ -18,22 +18,39 @@ KEYS = {
     "an AWS key": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     "a Google key": re.compile(r"\bAIza[A-Za-z0-9_-]{35}"),
     "a GitHub token": re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,})"),
+    "a Slack token": re.compile(r"\bxox[abp]-[A-Za-z0-9-]{10,}"),
+    "a name and password in an address": re.compile(r"://[^\s/:@\"']+:[^\s/@\"']+@"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
 # after a drive's backslash, n, r and t are line ends and tabs of a template ("Q:\n") unless another folder follows
 PATHS = {
     "a path of a machine": re.compile(
-        r"(?:^|[\s\"'=:(,\[])(?:file://)?"
-        r"(?:/(?:home|root|Users|content|kaggle|tmp|mnt|workspace|scratch|data|Volumes|var/folders)/"
-        r"|[A-Za-z]:\\{1,2}(?:(?![nrt])\w|\w[\w.-]*\\{1,2}(?![nrt])\w))",
-        re.M,
+        r"(?<![\w/.:-])(?:(?:file://)?/(?:home|root|Users|content|kaggle|tmp|mnt|workspace|scratch|data|Volumes|var/folders"
+        r"|opt|srv|media|dbfs|private|teamspace)/"
+        r"|[A-Za-z]:\\{1,2}(?:(?![nrt])\w|\w[\w.-]*\\{1,2}(?![nrt])\w))"
     )
 }
+# of a JSON file, at any depth: keys whose value names a model, and keys whose value nobody else may have
+NAMED = ("base_model_name_or_path", "_name_or_path", "name_or_path")
+SECRET = ("token", "hub_token", "hf_token", "access_token", "password", "secret", "api_key")
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.A)
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 WEIGHTS = ".safetensors"
-TEXTS = (".json", ".jinja")
-NAMES = ("README.md", "tokenizer.model", "vocab.txt", "merges.txt", "LICENSE", "LICENSE.txt", "NOTICE")
-CHECKPOINT = ("trainer_state.json", "begun.json")  # of training, of no use to a reader
+TEXTS = (".jinja",)
+JSONS = (
+    "config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map", "added_tokens", "vocab",
+    "model.safetensors.index", "adapter_config", "merge", "preprocessor_config", "processor_config",
+)  # fmt: skip
+NAMES = (
+    "README.md",
+    "tokenizer.model",
+    "vocab.txt",
+    "merges.txt",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+    *(f"{n}.json" for n in JSONS),
+)
 BINARY = ("tokenizer.model",)  # of SentencePiece; names the folders of those who made it, so no paths are looked for
 VOCABULARY = ("vocab.json", "vocab.txt", "merges.txt")  # pieces of everything, some of which look like paths
 CARD = "README.md"
@@ -56,12 +73,18 @@ def findings(folder: Path | str, token: str | None = None) -> list[str]:
     Every text, and the header of every safetensors file, is searched for tokens, keys and local paths, and for `token`
     itself, where given. Raises FileProblem when there is no such folder.
     """
-    out = [f"{name}: a link that leads out of the folder; put the file itself there." for name in _leaving(folder)]
-    for name, path in files(folder):
-        if leads_out(path, Path(folder)):
-            continue
-        no = unwanted(name)
-        out += no + (_glance(name, path, token) if no else _read(name, path, token))
+    inside = [(name, path) for name, path in files(folder) if not leads_out(path, Path(folder)) and not unwanted(name)]
+    return unfit(folder, token) + [line for name, path in inside for line in _read(name, path, token)]
+
+
+def unfit(folder: Path | str, token: str | None = None) -> list[str]:
+    """Of what speaks against publishing `folder`, the files that may not leave at all, and keys in them."""
+    folder, out = Path(folder), []
+    for name, path in _seen(folder):
+        if leads_out(path, folder):
+            out.append(f"{name}: a link that leads out of the folder; put the file itself there.")
+        elif path.is_file() and unwanted(name):
+            out += unwanted(name) + _glance(name, path, token)
     return out
 
 
@@ -79,13 +102,11 @@ def _seen(folder: Path) -> list[tuple[str, Path]]:
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether `path` is a link to something outside `folder`."""
-    return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
-
-
-def _leaving(folder: Path | str) -> list[str]:
-    """Names of the links, to files or folders, that lead out."""
-    return [name for name, path in _seen(Path(folder)) if leads_out(path, Path(folder))]
+    """Whether `path` is a link to something outside `folder`, or to what is hidden in it."""
+    if not path.is_symlink():
+        return False
+    there, here = path.resolve(), folder.resolve()
+    return not there.is_relative_to(here) or any(part.startswith(".") for part in there.relative_to(here).parts)
 
 
 def unwanted(name: str) -> list[str]:
@@ -93,11 +114,9 @@ def unwanted(name: str) -> list[str]:
     here, suffix = PurePosixPath(name).name, PurePosixPath(name).suffix
     if suffix.lower() in PICKLES:
         return [f"{name}: a pickle; it runs code when loaded and may hold a token. Leave it out."]
-    if here in CHECKPOINT:
-        return [f"{name}: belongs to a checkpoint, not to a model. Leave it out."]
     if here in NAMES or suffix in (WEIGHTS, *TEXTS):
         return []
-    return [f"{name}: no file of a model (safetensors, JSON, tokenizer, card). Leave it out."]
+    return [f"{name}: no file of a model (weights, configs, tokenizer, card). Leave it out."]
 
 
 def _glance(name: str, path: Path, token: str | None) -> list[str]:
@@ -140,22 +159,39 @@ def _json(name: str, text: str, token: str | None) -> list[str]:
     if PurePosixPath(name).name == "tokenizer.json" and isinstance(data, dict) and isinstance(data.get("model"), dict):
         data["model"] = {k: v for k, v in data["model"].items() if k not in ("vocab", "merges")}
     out = [line for word in _strings(data) for line in _found(name, word, _patterns(token), text)]
+    out += [line for key, word in _pairs(data) for line in _field(name, key, word)]
     # one line for each kind; what lies in the vocabulary, too
     out += _found(name, text, _patterns(token, KEYS), text)
     return list({line.rpartition(": ")[2]: line for line in reversed(out)}.values())[::-1]
 
 
 def _strings(data) -> Iterator[str]:
-    """Every string in plain data, keys too; without recursion, since a file may be nested as deep as it likes."""
-    left = [data]
+    """Every string in plain data, keys too."""
+    for key, value in _pairs(data):
+        yield from (part for part in (key, value) if isinstance(part, str))
+
+
+def _pairs(data) -> Iterator[tuple]:
+    """Every key (in a list: None) and its value; without recursion, since a file may be nested as deep as it likes."""
+    left = [(None, data)]
     while left:
-        here = left.pop()
-        if isinstance(here, str):
-            yield here
-        elif isinstance(here, dict):
-            left += [*reversed(here.values()), *reversed(here)]
+        key, here = left.pop()
+        yield key, here
+        if isinstance(here, dict):
+            left += [*reversed(here.items())]
         elif isinstance(here, list):
-            left += reversed(here)
+            left += [(None, one) for one in reversed(here)]
+
+
+def _field(name: str, key, word) -> list[str]:
+    """What a value says that its key does not allow."""
+    if not isinstance(word, str) or not word:
+        return []
+    if key in NAMED and not HUB_NAME.fullmatch(word):
+        return [f"{name}, {key}: a path of a machine."]
+    if str(key).lower() in SECRET:
+        return [f"{name}, {key}: a secret."]
+    return []
 
 
 def _weights(name: str, path: Path, token: str | None) -> list[str]:

@@ -9,14 +9,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from hermes_nb import runs
+from hermes_nb import recipes, runs
 from hermes_nb.errors import FileProblem
-from hermes_nb.publish import origins, scan
+from hermes_nb.publish import origins, record, scan
 from hermes_nb.publish.card import card
-from hermes_nb.runtime import sha256
+from hermes_nb.publish.layout import read_json
 
 LINKED = 10_000_000  # bytes above which a file is linked; a smaller one is copied, so that it may be edited
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER = ("adapter_config.json", record.WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def exported(run: Path | str, what: str = "merged") -> Path:
     Raises FileProblem naming the stage to run first.
     """
     run = Path(run)
-    runs.read_yaml(run / "recipe.yaml")
+    recipes.read(run / "recipe.yaml")
     places = [run / "merged"] if what == "merged" else [run / s / "adapter" for s in ("dpo", "sft")]
     for place in places:
         if place.is_dir():
@@ -53,7 +53,7 @@ def exported(run: Path | str, what: str = "merged") -> Path:
 def source(folder: Path | str, run: Path | str | None = None) -> Source:
     """Look at `folder`: a merged model or an adapter, and the run it is of (`run`, or the nearest one around it).
 
-    Raises FileProblem when it is neither, or when there is no run and no README.md to go with it.
+    Raises FileProblem when it is neither, when it is not of that run, or when there is neither run nor README.md.
     """
     folder = Path(folder)
     scan.files(folder)
@@ -69,22 +69,26 @@ def source(folder: Path | str, run: Path | str | None = None) -> Source:
         )
     named = _named_base(folder, adapter)
     if run:
-        named = str(runs.read_yaml(run / "recipe.yaml")["model"]["base"])
-    return Source(folder, adapter, run, origins.base(named or folder.name), _last(folder, adapter, run))
+        named = recipes.read(run / "recipe.yaml").model.base
+    last = record.last_stage(folder, adapter, run)
+    return Source(folder, adapter, run, origins.base(named or folder.name), last)
 
 
 def stage(what: Source, into: Path, name: str) -> list[str]:
     """Lay the files of `what` into the empty folder `into`, the card too; returns notes for whoever publishes it.
 
     Large files are hard links where the disk allows it, else copies. A README.md that stands in the folder is taken as
-    it is; else the card is written from the run, with `name` in its example. An adapter of the built-in model is given
-    its base's name on the hub. What may not leave (`scan.findings` names it) is not laid there.
+    it is; else the card is written from the run, with `name` in its example. A config that names a model by its path
+    keeps the last part; an adapter of the built-in model is given its base's name on the hub. What may not leave
+    (`scan.unfit` names it) is not laid there.
     """
     for file, path in scan.files(what.folder):
         if scan.unwanted(file) or scan.leads_out(path, what.folder):
             continue
         (into / file).parent.mkdir(parents=True, exist_ok=True)
         _lay(path, into / file)
+    for file in ("config.json", "tokenizer_config.json", ADAPTER[0]):
+        _without_path(into / file)
     notes = _mend(into, what) if what.adapter else []
     if (into / scan.CARD).is_file():
         notes.append(f"{scan.CARD}: as it stands in {what.folder}; delete it there to have it written from the run.")
@@ -99,11 +103,11 @@ def _licences(what: Source) -> list[str]:
     notes = []
     if what.base.licence == origins.UNKNOWN:
         notes.append(f"the licence of {what.base.name} is not known to us; look it up before you publish.")
-    recipe = runs.read_yaml(what.run / "recipe.yaml") if what.run else {}
-    stages = [s for s in ("sft", "dpo") if recipe.get(s) and (s == "sft" or what.last != "sft")]
-    sets = {r["name"]: r["licence"] for r in origins.data(recipe, stages, what.run)} if what.run else {}
-    doubtful = {k: v for k, v in sets.items() if v.startswith(("none", "cc-by-nc")) or v == origins.UNKNOWN}
-    return notes + [f"the licence of the data set {name}: {licence}." for name, licence in doubtful.items()]
+    if what.run:
+        recipe = recipes.read(what.run / "recipe.yaml").to_dict()
+        doubts = origins.doubts(recipe, origins.stages(recipe, what.last), what.run)
+        notes += [f"the licence of the data set {name}: {licence}." for name, licence in doubts.items()]
+    return notes
 
 
 def _lay(path: Path, place: Path) -> None:
@@ -114,6 +118,21 @@ def _lay(path: Path, place: Path) -> None:
         except OSError:  # another disk, or one without hard links
             pass
     shutil.copyfile(path, place)
+
+
+def _without_path(file: Path) -> None:
+    """Where a JSON file names a model by its path, keep the last part; a damaged file is left to the scan."""
+    try:
+        told = read_json(file)
+    except FileProblem:
+        return
+    paths = {k: v for k in scan.NAMED if isinstance(v := told.get(k), str) and _path(v)}
+    if paths:
+        runs.write_json(file, told | {k: origins.last(v) for k, v in paths.items()})
+
+
+def _path(name: str) -> bool:
+    return bool(name) and (Path(name).is_dir() or not scan.HUB_NAME.fullmatch(name))
 
 
 def _mend(into: Path, what: Source) -> list[str]:
@@ -140,24 +159,7 @@ def _around(folder: Path) -> Path | None:
 
 def _named_base(folder: Path, adapter: bool) -> str:
     """The base that the folder itself names, if it does."""
-    file = folder / (ADAPTER[0] if adapter else "merge.json")
-    told = runs.read_json(file) if file.is_file() else {}
-    return str(told.get("base_model_name_or_path" if adapter else "base") or "")
-
-
-def _last(folder: Path, adapter: bool, run: Path | None) -> str:
-    """The last stage inside: an adapter's own; of a merged model that of the last adapter in its `merge.json`.
-
-    Without that file it is the stage that the pipeline merges: the last one that left an adapter, else the recipe's.
-    """
     if adapter:
-        stage = folder.absolute().parent.name
-        return stage if stage in ("sft", "dpo") else ""
-    merged = runs.read_json(folder / "merge.json")["adapters"] if (folder / "merge.json").is_file() else []
-    weights = {s: run / s / "adapter" / ADAPTER[1] for s in ("dpo", "sft")} if run else {}
-    there = {s: file for s, file in weights.items() if file.is_file()}
-    if merged:
-        same = next((s for s, file in there.items() if sha256(file) == merged[-1]["sha256"]), "")
-        return same or (merged[-1]["name"] if merged[-1]["name"] in ("sft", "dpo") else "")
-    recipe = runs.read_yaml(run / "recipe.yaml") if run else {}
-    return next(iter(there), "") or next((s for s in ("dpo", "sft") if recipe.get(s)), "")
+        return str(read_json(folder / ADAPTER[0]).get("base_model_name_or_path") or "")
+    told = record.read(folder)
+    return told.base if told else ""
