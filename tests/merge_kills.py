@@ -23,10 +23,14 @@ def merged(work: Path) -> None:
     merge.merge(str(work / "base"), work / "adapter", work / "out", "dequantized", "float16", max_shard_size="100KB")
 
 
-class Cut:
-    """A file that takes the machine down after `left` more bytes of all that is written through any of them."""
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    left = 0
+
+class Limited:
+    """A file that calls `over` when `left` more bytes are written through any such file."""
+
+    left, over = 0, staticmethod(killed)
 
     def __init__(self, file):
         self.file = file
@@ -38,11 +42,11 @@ class Cut:
         self.file.close()
 
     def write(self, data):
-        if len(data) > Cut.left:
-            self.file.write(data[: Cut.left])
+        if len(data) > Limited.left:
+            self.file.write(data[: Limited.left])
             self.file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        Cut.left -= len(data)
+            Limited.over()
+        Limited.left -= len(data)
         return self.file.write(data)
 
     def __getattr__(self, name):
@@ -67,8 +71,8 @@ def forked(body) -> int:
 
 def at_byte(work: Path, count: int):
     def body():
-        Cut.left = count
-        stored.open = lambda *args, **kwargs: Cut(open(*args, **kwargs))  # noqa: SIM115
+        Limited.left = count
+        stored.open = lambda *args, **kwargs: Limited(open(*args, **kwargs))  # noqa: SIM115
         merged(work)
 
     return body
@@ -92,7 +96,7 @@ def at_step(work: Path, number: int):
         def watched(call):
             def run(*args, **kwargs):
                 if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    killed()
                 left[0] -= 1
                 return call(*args, **kwargs)
 
@@ -112,7 +116,7 @@ def main(work: Path, count: int) -> None:
     merged(work)
     seconds, whole = time.perf_counter() - begun, digests(work / "out")
     size = sum(p.stat().st_size for p in (work / "out").glob("*.safetensors"))
-    draw, killed, standing, resumed = random.Random(0), 0, 0, 0
+    draw, ended, standing, resumed = random.Random(0), 0, 0, 0
     for number in range(count):
         shutil.rmtree(work / "out")
         ways = (
@@ -120,7 +124,7 @@ def main(work: Path, count: int) -> None:
             at_moment(work, draw.uniform(0, seconds)),
             at_step(work, number // 3),
         )
-        killed += forked(ways[number % 3]) != 0
+        ended += forked(ways[number % 3]) != 0
         if (work / "out").exists():
             standing += 1
             assert digests(work / "out") == whole, "what has its name is not whole"
@@ -129,7 +133,7 @@ def main(work: Path, count: int) -> None:
         assert forked(lambda: merged(work)) == 0
         assert digests(work / "out") == whole, f"other bytes after kill {number}"
         assert not left.exists()
-    print(f"{count} runs, {killed} killed, {resumed} of them went on with finished files, {standing} were done already")
+    print(f"{count} runs, {ended} killed, {resumed} of them went on with finished files, {standing} were done already")
 
 
 if __name__ == "__main__":

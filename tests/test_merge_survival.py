@@ -6,28 +6,26 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_merge_exact import made_adapter, made_base
 
 from hermes_nb import merge, models
 from hermes_nb.errors import FileProblem, RecipeProblem
-from hermes_nb.merge import survival
+from hermes_nb.merge import stored, survival
 
 LAYERS = ("model.layers.2.mlp.up_proj", "model.layers.10.mlp.up_proj")
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """A base of two layers in two files, and an adapter of both as PEFT writes it: r = 2, alpha = 4."""
-    torch.manual_seed(0)
-    base, adapter = tmp_path / "base", tmp_path / "adapter"
-    base.mkdir()
-    adapter.mkdir()
-    tensors = {}
-    for i, layer in enumerate(LAYERS):
-        save_file({f"{layer}.weight": (0.02 * torch.randn(64, 64)).bfloat16()}, base / f"model-{i}.safetensors")
-        tensors[f"base_model.model.{layer}.lora_A.weight"] = 1e-3 * torch.randn(2, 64)
-        tensors[f"base_model.model.{layer}.lora_B.weight"] = 1e-3 * torch.randn(64, 2) * 10**i
-    save_file(tensors, adapter / "adapter_model.safetensors")
-    (adapter / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    """A base of eleven layers, and an adapter of two of them as PEFT writes it; one has a larger delta."""
+    base = made_base(tmp_path / "base", num_hidden_layers=11)
+    adapter = made_adapter(base, tmp_path / "adapter", target_modules=["up_proj"], layers_to_transform=[2, 10],
+                           lora_alpha=8)  # fmt: skip
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    for key in tensors:
+        tensors[key] *= (2e-3 if ".2." in key else 1e-2) if "lora_A" in key else 1e-1
+    save_file(tensors, file)
     return base, adapter
 
 
@@ -101,7 +99,8 @@ def test_what_a_stage_alone_has_moved(folders, tmp_path):
     base, adapter = folders
     later = tmp_path / "later"
     shutil.copytree(adapter, later)
-    (later / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 6}))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (later / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 12}))
     assert [r["relative_delta"] for r in survival.by_layer(base, adapter, "float32", since=adapter)] == [0.0, 0.0]
     whole = [r["relative_delta"] for r in survival.by_layer(base, adapter, "float32")]
     half = [r["relative_delta"] for r in survival.by_layer(base, later, "float32", since=adapter)]
@@ -119,13 +118,88 @@ def test_the_delta_read_is_what_peft_merges(folders, tiny_base, tmp_path, recipe
         assert torch.allclose(whole, survival.weight_of(tiny_base, layer) + survival.delta_of(run.adapter, layer))
 
 
+@pytest.mark.parametrize(
+    ("base", "how", "layers"),
+    [
+        (("llama", {"tie_word_embeddings": True}), {"target_modules": ["lm_head"]}, {"lm_head"}),
+        (("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}), {"target_modules": ["c_fc"]},
+         {"transformer.h.0.mlp.c_fc", "transformer.h.1.mlp.c_fc"}),
+        (("llama", {}), {"target_modules": ["embed_tokens"]}, {"model.embed_tokens"}),
+        (("llama", {}), {"target_modules": ["v_proj"], "use_dora": True, "layers_to_transform": [0]},
+         {"model.layers.0.self_attn.v_proj"}),
+        (("llama", {}), {"target_modules": ["v_proj"], "modules_to_save": ["model.norm"], "layers_to_transform": [0]},
+         {"model.layers.0.self_attn.v_proj", "model.norm"}),
+    ],
+    ids=["head of a tied base", "turned", "embedding alone", "DoRA", "norm trained whole"],
+)  # fmt: skip
+def test_whatever_can_be_merged_is_measured_as_it_is_merged(base, how, layers, plain_tokenizer, tmp_path, monkeypatch):
+    """At the end of a comparison: no such weight, a matrix that is turned, or the median of nothing."""
+    folder = made_base(tmp_path / "base", base[0], **base[1])
+    adapter = made_adapter(folder, tmp_path / "adapter", **how)
+    plain_tokenizer.save_pretrained(adapter)
+    monkeypatch.setattr(stored, "PIECE", 64 * 64)  # several pieces of each weight
+    found = {row["layer"]: row for row in survival.by_layer(folder, adapter, "float32")}
+    assert set(found) == layers
+    merged = load_file(merge.merge(str(folder), adapter, tmp_path / "m", "original", "float32") / "model.safetensors")
+    before = load_file(folder / "model.safetensors")
+    for layer, row in found.items():
+        was = before[f"{layer}.weight" if f"{layer}.weight" in before else "model.embed_tokens.weight"]
+        now = merged[f"{layer}.weight"]
+        assert row["relative_delta"] == pytest.approx(((now - was).norm() / was.norm()).item(), rel=1e-4)
+        assert row["cosine"] > 0.999
+
+
+def test_an_embedding_that_was_saved_but_not_trained_is_no_layer(plain_tokenizer, tmp_path):
+    """PEFT saves embeddings beside the adapter in some cases: their delta of 0 would be the lowest of all."""
+    base = made_base(tmp_path / "base")
+    adapter = made_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.lm_head.weight"] = load_file(base / "model.safetensors")["lm_head.weight"]
+    save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    assert [r["layer"] for r in survival.by_layer(base, adapter, "float32")] == [
+        f"model.layers.{i}.self_attn.q_proj" for i in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("dtype", survival.FORMATS)
+@pytest.mark.parametrize("shape", [(200, 64), (130, 96), (640,)])
+def test_pieces_give_the_numbers_of_the_whole(shape, dtype, monkeypatch):
+    """Sums over pieces; nf4's scales belong to the whole weight, and rows of 96 are no whole number of blocks."""
+    torch.manual_seed(0)
+    weight, delta = 0.02 * torch.randn(shape), 2e-4 * torch.randn(shape)
+    kept = survival.rounded(weight + delta, dtype) - survival.rounded(weight, dtype)
+    size = delta.norm()
+    monkeypatch.setattr(stored, "PIECE", 64)
+    assert survival.survives(weight, delta, dtype) == pytest.approx({
+        "cosine": ((kept * delta).sum() / (size * kept.norm())).item() if kept.norm() else 0.0,
+        "unchanged": (kept == 0).float().mean().item(),
+        "error": ((kept - delta).norm() / size).item(),
+        "relative_delta": (size / weight.norm()).item(),
+    }, rel=1e-4, abs=1e-6)  # fmt: skip
+
+
+def test_a_weight_of_a_7b_model_is_measured_in_the_memory_of_a_piece(monkeypatch):
+    """Eight copies of a matrix of 14,336 x 4,096 in fp32 and fp64 are 2.2 GB."""
+    most, real = [], survival.rounded
+
+    def rounded(rows, dtype):
+        most.append(rows.numel())
+        return real(rows, dtype)
+
+    monkeypatch.setattr(survival, "rounded", rounded)
+    survival.survives(torch.zeros(4096, 1024), torch.zeros(4096, 1024), "bfloat16")
+    assert max(most) <= stored.PIECE
+
+
 def test_what_does_not_fit_is_said(folders, tmp_path):
     """An unknown format, a base of another model, a folder that is no adapter."""
     base, adapter = folders
     with pytest.raises(RecipeProblem, match="no number format 'int8'"):
         survival.rounded(torch.ones(2), "int8")
-    (base / "model-1.safetensors").unlink()
-    with pytest.raises(FileProblem, match="one model"):
+    tensors = load_file(base / "model.safetensors")
+    del tensors[f"{LAYERS[1]}.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FileProblem, match=r"holds no .*layers\.10.*one model"):
         survival.by_layer(base, adapter, "bfloat16")
     with pytest.raises(FileProblem, match="no adapter here"):
         survival.by_layer(base, tmp_path, "bfloat16")
@@ -155,7 +229,7 @@ def test_an_adapter_without_a_tokenizer_takes_the_base_s(tiny_base, tiny_cache, 
     expected = AutoTokenizer.from_pretrained(with_its_own)
     for file in [*run.adapter.glob("*token*"), *run.adapter.glob("*.jinja")]:
         file.unlink()
-    with pytest.raises(FileProblem, match="no tokenizer beside the adapter"):
+    with pytest.raises(FileProblem, match="no tokenizer beside it"):
         merge.merge(tiny_base, run.adapter, tmp_path / "b")
     folder = merge.merge(tiny_base, run.adapter, tmp_path / "b", template="chatml")
     found = AutoTokenizer.from_pretrained(folder)

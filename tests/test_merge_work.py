@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
+from merge_kills import Limited
 from safetensors.torch import load_file, save_file
 from test_merge_exact import made_adapter, made_base
 from transformers import AutoModelForCausalLM
@@ -280,37 +281,18 @@ def test_a_second_call_returns_what_stands_and_another_merge_is_not_overwritten(
         merged(here)
 
 
-class Full:
-    """A file on a disk that holds `left` more bytes."""
-
-    left = 0
-
-    def __init__(self, file):
-        self.file = file
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.file.close()
-
-    def write(self, data):
-        Full.left -= len(data)
-        if Full.left < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return self.file.write(data)
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-
 def test_a_full_disk_says_what_is_missing_and_the_next_call_goes_on(here, monkeypatch):
     """Two finished files of five must not be written again once there is space."""
     folder = merged(here)
     sizes = [p.stat().st_size for p in sorted(folder.glob("*.safetensors"))]
     shutil.rmtree(folder)
-    Full.left = sum(sizes[:2]) + 10
-    monkeypatch.setattr(stored, "open", lambda *args: Full(open(*args)), raising=False)  # noqa: SIM115
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Limited, "left", sum(sizes[:2]) + 10)
+    monkeypatch.setattr(Limited, "over", staticmethod(full))
+    monkeypatch.setattr(stored, "open", lambda *args: Limited(open(*args)), raising=False)  # noqa: SIM115
     said = rf"the disk is full; {sum(sizes[2:]) / 1e6:,.1f} MB are still to be written.* goes on where it stopped"
     with pytest.raises(ResourceProblem, match=said):
         merged(here)

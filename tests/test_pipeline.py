@@ -120,6 +120,31 @@ def test_dpo_can_start_from_an_adapter_elsewhere(whole, tmp_path):
     assert runs.Run(tmp_path / "b" / "dpo").meta["parent"] == runs.file_digest(adapter / "adapter_model.safetensors")
 
 
+def test_the_merge_measures_from_the_start_that_was_named(whole, tmp_path):
+    """DPO from an adapter elsewhere, measured from one's own SFT or the base, is no reward of DPO."""
+    pipeline.run(whole, tmp_path / "a", ["format", "sft"])
+    adapter = tmp_path / "a" / "sft" / "adapter"
+    pipeline.run(whole, tmp_path / "b", ["format", "dpo"], start=adapter)
+    with pytest.raises(FileProblem, match="name the folder that training started from"):
+        pipeline.run(whole, tmp_path / "b", ["merge"])
+    pipeline.run(whole, tmp_path / "b", ["merge"], start=runs.Run(tmp_path / "a" / "sft"))
+    assert (tmp_path / "b" / "merged" / "merge.json").is_file()
+
+
+def test_a_merged_model_that_the_report_does_not_tell_of_is_made_anew(whole, tmp_path):
+    """A kill, or another merge into the same folder: figures of one model beside the weights of another."""
+    pipeline.run(whole, tmp_path, ["format", "sft", "dpo", "merge"])
+    record = tmp_path / "merged" / "merge.json"
+    made = runs.read_json(record)
+    for wrong in ({"onto": "elsewhere"}, {"adapters": [{"name": "x", "sha256": "0"}]}):
+        runs.write_json(record, made | wrong)
+        pipeline.run(whole, tmp_path, ["merge"])
+        assert runs.read_json(record) == made
+    stamp = record.stat().st_mtime_ns
+    pipeline.run(whole, tmp_path, ["merge"])
+    assert record.stat().st_mtime_ns == stamp
+
+
 def test_a_changed_adapter_is_merged_and_evaluated_anew(whole, tmp_path):
     """A report of the adapter before this one is worse than none."""
     pipeline.run(whole, tmp_path, ["format", "sft", "dpo", "merge"])
