@@ -36,7 +36,7 @@ def run(
     for number, name in enumerate(wanted, 1):
         say(f"[{number}/{len(wanted)}] {name}")
         try:
-            stage = _dpo(recipe, out, start) if name == "dpo" else STEPS[name](recipe, out)
+            stage = STEPS[name](recipe, out, **({"start": start} if name in ("dpo", "merge") else {}))
         except ResourceProblem as problem:
             if name != "merge":
                 raise
@@ -164,24 +164,34 @@ class Report(Run):
         return runs.read_json(self.path)
 
 
-def merge_run(recipe: Recipe, out: Path) -> Run:
-    """Stage `merge`: the last adapter onto the base, into `out/merged`; what the recipe leaves open is measured."""
+def merge_run(recipe: Recipe, out: Path, start: Path | Run | None = None) -> Run:
+    """Stage `merge`: the last adapter onto the base, into `out/merged`, as measured; `start` is where DPO began."""
     from hermes_nb import merge
 
     adapter, how = _last_adapter(out), recipe.merge
-    key = runs.fingerprint(
-        runs.recipe_key(recipe.to_dict(), "merge"), runs.file_digest(adapter / "adapter_model.safetensors")
-    )
+    digest = runs.file_digest(adapter / "adapter_model.safetensors")
+    key = runs.fingerprint(runs.recipe_key(recipe.to_dict(), "merge"), digest)
     onto = ("dequantized", "original") if how.onto == "auto" else (how.onto,)
     dtype = merge.choose_dtype(machine().device) if how.dtype == "auto" else how.dtype
 
     def make() -> dict:
-        asked = {"adapter": adapter, "questions": recipe.evaluate.greedy_questions or 1}
-        return merge.compare(out, onto, (dtype,), **asked, keep=out / "merged")
+        asked = {"adapter": adapter, "start": start.adapter if isinstance(start, Run) else start}
+        questions = recipe.evaluate.greedy_questions or 1
+        return merge.compare(out, onto, (dtype,), **asked, questions=questions, keep=out / "merged")
 
-    if not (out / "merged").is_dir():
+    if not _is_reported(out, digest):
         (out / "reports" / "merge.json").unlink(missing_ok=True)
     return _report(out, "merge", key, make)
+
+
+def _is_reported(out: Path, digest: str) -> bool:
+    """Whether `out/merged` is the merge that the report tells of, made of the adapter with this digest."""
+    report, record = out / "reports" / "merge.json", out / "merged" / "merge.json"
+    if not report.is_file() or not record.is_file():
+        return False
+    told, made = runs.read_json(report).get("metrics", {}), runs.read_json(record)
+    same = all(key in made and made[key] == told.get(key) for key in ("onto", "dtype"))
+    return same and [adapter["sha256"] for adapter in made.get("adapters", [])] == [digest]
 
 
 def evaluate_run(recipe: Recipe, out: Path) -> Run:

@@ -345,7 +345,7 @@ def test_too_little_memory_is_said_before_a_candidate_is_written(quick, monkeypa
 
 def test_the_survival_is_found_out_before_anything_is_measured(quick, monkeypatch):
     """At the end its failure would lose every measurement."""
-    monkeypatch.setattr(asking, "trained", killed)
+    monkeypatch.setattr(asking, "trained", None)
     monkeypatch.setattr(comparing.survival, "by_layer", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         merge.compare(quick[1], **FEW)

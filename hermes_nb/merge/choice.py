@@ -3,14 +3,17 @@
 Lesson: 04_merge.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from hermes_nb import runs
+from hermes_nb.errors import RecipeProblem
 from hermes_nb.models.adapters import WEIGHTS
 from hermes_nb.runtime import machine
 
 NEAR = 1.25  # a KL at most this many times the lowest one is as good; the smaller file is taken then
+FLOOR = 1e-7  # nats a token: below it a KL is what rounding leaves, on either side of 0
 BITS = {"float16": 16, "bfloat16": 16, "float32": 32}
 
 
@@ -38,28 +41,42 @@ def choose(adapter: Path | str, onto: str = "auto", dtype: str = "auto") -> Choi
         if fitting:
             return best(fitting, found["kl_without_adapter"])
     device = machine().device
+    why = (["onto the dequantized base, on which the adapter was trained"] if onto == "auto" else []) + (
+        [reason(device)] if dtype == "auto" else []
+    )
     onto = "dequantized" if onto == "auto" else onto
     dtype = choose_dtype(device) if dtype == "auto" else dtype
-    return Choice(onto, dtype, f"{reason(device)}; by rule, not measured for this adapter")
+    return Choice(onto, dtype, f"{'; '.join(why)}; by rule, not measured for this adapter")
 
 
 def best(candidates: dict[str, dict], bare: float) -> Choice:
     """The candidate nearest to the trained model, or one nearly as near in a smaller file, with the figures.
 
-    `candidates` is name to `onto, dtype, kl` (nats a token); `bare` is the KL of the base without the adapter.
+    `candidates` is name to `onto, dtype, kl` (nats a token); `bare` is the KL of the base without the adapter. What
+    lies below `FLOOR` counts as equal. Raises RecipeProblem naming a candidate whose KL is no number.
     """
-    order = sorted(candidates, key=lambda name: (candidates[name]["kl"], BITS[candidates[name]["dtype"]]))
-    lowest = candidates[order[0]]["kl"]
-    near = [name for name in order if candidates[name]["kl"] <= NEAR * lowest]
-    taken = min(near, key=lambda name: (BITS[candidates[name]["dtype"]], candidates[name]["kl"]))
+    for name, told in candidates.items():
+        if not math.isfinite(told["kl"]):
+            raise RecipeProblem(
+                f"{name}: its KL is {told['kl']}, so that merged model computes no numbers in {told['dtype']}; leave "
+                f"this candidate out, or try bfloat16, which has the range of float32."
+            )
+    far = {name: max(told["kl"], FLOOR) for name, told in candidates.items()}
+    order = sorted(candidates, key=lambda name: (far[name], BITS[candidates[name]["dtype"]]))
+    near = [name for name in order if far[name] <= NEAR * far[order[0]]]
+    taken = min(near, key=lambda name: (BITS[candidates[name]["dtype"]], far[name]))
     mine, others = candidates[taken], [name for name in order if name != taken]
-    told = f"{taken}: KL {mine['kl']:.1e} nats a token from the trained model"
+    told = f"{taken}: KL {_kl(mine['kl'])} nats a token from the trained model"
     if taken != order[0]:
-        told += f", as near as {order[0]} ({lowest:.1e}) in half the size"
-    farther = [name for name in others if candidates[name]["kl"] > NEAR * mine["kl"]]
+        told += f", as near as {order[0]} ({_kl(candidates[order[0]]['kl'])}) in half the size"
+    farther = [name for name in others if far[name] > NEAR * far[taken]]
     if farther:
-        told += f"; {farther[0]} is {candidates[farther[0]]['kl'] / max(mine['kl'], 1e-12):.1f} times as far"
+        told += f"; {farther[0]} is {far[farther[0]] / far[taken]:.1f} times as far"
     return Choice(mine["onto"], mine["dtype"], f"{told}; without the adapter {bare:.1e}")
+
+
+def _kl(value: float) -> str:
+    return f"{value:.1e}" if value > FLOOR else f"below {FLOOR:.0e}"
 
 
 def choose_dtype(device: str) -> str:

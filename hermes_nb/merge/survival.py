@@ -5,12 +5,14 @@ and what was trained is gone. Lesson: 04_merge.
 """
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hermes_nb import models
 from hermes_nb.errors import FileProblem, RecipeProblem
 from hermes_nb.merge import stored
 from hermes_nb.merge.changes import PREFIX
+from hermes_nb.merge.moving import moving
+from hermes_nb.merge.sums import restored
 from hermes_nb.models.adapters import WEIGHTS
 from hermes_nb.models.nf4 import BLOCK
 from hermes_nb.models.quantized import locate
@@ -54,16 +56,50 @@ def survives(weight, delta, dtype: str) -> dict[str, float]:
     weight). For a delta of zeros cosine and error are 0. In nf4 few entries stay as they were, though the delta is
     lost: the blocks' scales are written anew, and all 64 weights of a block move with them.
     """
-    before = rounded(weight, dtype)
-    kept, wanted = rounded(weight.float() + delta.float(), dtype) - before, delta.float()
-    size, norm = wanted.double().norm().item(), weight.double().norm().item()
-    product = size * kept.double().norm().item()
+    blocks = list(stored.row_blocks(tuple(weight.shape)))
+    return left(lambda: ((weight[i:j].float(), delta[i:j].float()) for i, j in blocks), dtype)
+
+
+def left(parts: Callable[[], Iterator], dtype: str) -> dict[str, float]:
+    """`survives` of a weight that comes in pieces: `parts()` yields (rows, what is added to them), both in fp32.
+
+    Works in the memory of one piece; in nf4, whose blocks share one scale of scales, of the weight in 4 bits as well.
+    """
+    import torch
+
+    product = size = norm = length = wrong = same = count = 0.0
+    for rows, wanted, kept in _kept(parts, dtype):
+        rows, wanted, kept = rows.double(), wanted.double(), kept.double()
+        product += torch.sum(kept * wanted).item()
+        size, norm, length = (s + v.square().sum().item() for s, v in ((size, wanted), (norm, rows), (length, kept)))
+        wrong += (kept - wanted).square().sum().item()
+        same, count = same + (kept == 0).sum().item(), count + kept.numel()
+    size, norm, length = size**0.5, norm**0.5, length**0.5
     return {
-        "cosine": (kept.double() * wanted.double()).sum().item() / product if product else 0.0,
-        "unchanged": (kept == 0).float().mean().item(),
-        "error": (kept - wanted).norm().item() / size if size else 0.0,
+        "cosine": product / (size * length) if size * length else 0.0,
+        "unchanged": same / count,
+        "error": wrong**0.5 / size if size else 0.0,
         "relative_delta": size / norm if norm else 0.0,
     }
+
+
+def _kept(parts: Callable[[], Iterator], dtype: str) -> Iterator[tuple]:
+    """(rows, what is added, what of it is left) piece by piece."""
+    import torch
+
+    if dtype != "nf4":
+        for rows, wanted in parts():
+            yield rows, wanted, rounded(rows + wanted, dtype) - rounded(rows, dtype)
+        return
+
+    def whole() -> Iterator:
+        """The pieces in whole blocks: as they are, or all as one where a row is not made of blocks."""
+        first = next(parts())[0]
+        yield from parts() if first.shape[-1] % BLOCK == 0 else [map(torch.cat, zip(*parts(), strict=True))]
+
+    before, after = restored((w for w, _ in whole()), "float32"), restored((w + d for w, d in whole()), "float32")
+    for (rows, wanted), was, now in zip(whole(), before, after, strict=True):
+        yield rows, wanted, now - was
 
 
 def ladder(sizes, dtypes=FORMATS, shape: tuple[int, int] = (1024, 1024), r: int = 16, seed: int = 0) -> list[dict]:
@@ -114,30 +150,6 @@ def delta_of(adapter: Path | str, layer: str):
     return _delta(stored.entries(Path(adapter) / WEIGHTS), layer, adapter)
 
 
-def by_layer(base_folder: Path | str, adapter_folder: Path | str, dtype: str, since: Path | str | None = None):
-    """How much of an adapter survives in each linear layer when base and adapter are merged and saved in `dtype`.
-
-    Reads one layer at a time: two folders of safetensors, the adapter's as PEFT writes it. With `since`, an earlier
-    adapter, the delta is what was trained after that one. Returns rows of `layer` (module name), `relative_delta` and
-    `cosine`, in the order of the layers.
-    Raises FileProblem when the folder is no adapter, or the base lacks a layer of it.
-    """
-    models.check_adapter(adapter_folder)
-    out, base, adapter = [], stored.table(base_folder), stored.entries(Path(adapter_folder) / WEIGHTS)
-    earlier = stored.entries(Path(since) / WEIGHTS) if since else None
-    for layer in sorted({_layer(key) for key in adapter if ".lora_A." in key}, key=_order):
-        weight, change = _read(base, f"{layer}.weight", base_folder), _delta(adapter, layer, adapter_folder)
-        magnitude = f"{PREFIX}{layer}.lora_magnitude_vector"
-        if magnitude in adapter:  # DoRA: the rows are brought to a trained length, https://arxiv.org/abs/2402.09353
-            total = weight + change
-            change = (_read(adapter, magnitude, adapter_folder) / total.norm(dim=1)).view(-1, 1) * total - weight
-        if earlier:
-            change = change - _delta(earlier, layer, since)
-        found = survives(weight, change, dtype)
-        out.append({"layer": layer, "relative_delta": found["relative_delta"], "cosine": found["cosine"]})
-    return out
-
-
 def _read(entries: dict, key: str, folder):
     if key not in entries:
         raise FileProblem(f"{folder}: holds no {key}; base and adapter must be of one model.")
@@ -154,10 +166,19 @@ def _delta(entries: dict, layer: str, adapter: Path | str):
     return delta(A, B, alpha, len(A) ** 0.5 if config.get("use_rslora") else len(A))
 
 
-def _layer(key: str) -> str:
-    return key.removeprefix(PREFIX).split(".lora_")[0]
+def by_layer(base_folder: Path | str, adapter_folder: Path | str, dtype: str, since: Path | str | None = None):
+    """How much of an adapter survives in each of its tensors when base and adapter are merged and saved in `dtype`.
 
-
-def _order(layer: str) -> list:
-    """Sort key: layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in layer.split(".")]
+    Reads a few rows at a time: two folders of safetensors, the adapter's as PEFT writes it. A tensor that the adapter
+    brings as a whole (head, embedding, norm) counts with its difference to the base's, unless it is the base's own.
+    With `since`, an earlier adapter, the delta is what was trained after that one. Returns rows of `layer` (module
+    name), `relative_delta` and `cosine`, in the order of the layers.
+    Raises FileProblem when the folder is no adapter, or the base lacks a layer of it; RecipeProblem for a kind of
+    adapter that cannot be merged.
+    """
+    found = []
+    for layer, parts, whole in moving(base_folder, adapter_folder, since):
+        told = left(parts, dtype)
+        if told["relative_delta"] or not whole:
+            found.append({"layer": layer, "relative_delta": told["relative_delta"], "cosine": told["cosine"]})
+    return found
