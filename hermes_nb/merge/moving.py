@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from hermes_nb.errors import FileProblem
-from hermes_nb.merge import stored
+from hermes_nb.merge import stored, sums
 from hermes_nb.merge.changes import Change, changes
 from hermes_nb.merge.skeleton import Skeleton, skeleton
 
@@ -75,15 +75,13 @@ def _reading(change: Change) -> Callable:
                 return opened.get_slice(key)[first : first + len(rows)].float() - rows
 
         return value
-    parts = {name: stored.read(entry, key).float() for name, (key, entry) in change.tensors.items()}
-    return partial(_delta, change, parts)
+    return partial(_delta, change, sums.matrices(change))
 
 
 def _delta(change: Change, parts: dict, rows, first: int):
     """scaling * B A of these rows; for DoRA what the trained length of the rows makes of it."""
-    A, B, last = parts["A"], parts["B"], first + len(rows)
-    turned = change.turned or change.embedding
-    delta = change.scaling * ((B @ A[:, first:last]).T if turned else B[first:last] @ A)
+    last = first + len(rows)
+    delta = sums.delta(change, parts, first, last)
     if "magnitude" not in parts:
         return delta
     total = rows + delta

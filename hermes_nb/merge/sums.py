@@ -79,7 +79,7 @@ def _base(output: Output, plan: Plan, device: str, most: int) -> Iterator:
 
     whole = [change.tensors["value"] for change in output.changes if "value" in change.tensors]
     if whole:
-        yield from stored.pieces(whole[-1][1], whole[-1][0])
+        yield from (part.to(device) for part in stored.pieces(whole[-1][1], whole[-1][0]))
     elif output.quantized:
         yield from restored(_blocks(output, device), plan.trained_in, most)
     else:
@@ -94,18 +94,24 @@ def _blocks(output: Output, device: str) -> Iterator:
     return (part.to(device) for part in parts)
 
 
+def matrices(change: Change, device: str = "cpu") -> dict:
+    """A, B and, of DoRA, the magnitude of a change, in fp32."""
+    return {part: stored.read(entry, key).to(device).float() for part, (key, entry) in change.tensors.items()}
+
+
+def delta(change: Change, parts: dict, first: int, last: int):
+    """scaling * B A of the weight's rows from `first` to before `last`; `parts` are the `matrices` of the change."""
+    A, B = parts["A"], parts["B"]
+    turned = change.turned or change.embedding
+    return ((B @ A[:, first:last]).T if turned else B[first:last] @ A).mul_(change.scaling)
+
+
 def _adding(change: Change, device: str) -> Callable:
     """A function (rows in fp32, number of the first) -> rows with this change."""
-    parts = {part: stored.read(entry, key).to(device).float() for part, (key, entry) in change.tensors.items()}
-    A, B = parts["A"], parts["B"]
-
-    def delta(first: int, last: int):
-        if change.turned or change.embedding:
-            return (B @ A[:, first:last]).T.mul(change.scaling)
-        return (B[first:last] @ A).mul_(change.scaling)
+    parts = matrices(change, device)
 
     def add(rows, first: int):
-        return delta(first, first + len(rows)).add_(rows)
+        return delta(change, parts, first, first + len(rows)).add_(rows)
 
     def scale(rows, first: int):
         total = add(rows, first)
