@@ -12,10 +12,10 @@ from pydantic.dataclasses import dataclass
 
 from hermes_nb import recipes, runs
 from hermes_nb.errors import FileProblem
+from hermes_nb.models.adapters import WEIGHTS
 from hermes_nb.publish import origins
 
 FILE = "merge.json"
-WEIGHTS = "adapter_model.safetensors"
 STAGES = ("sft", "dpo")
 
 
